@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+# Needs python3 (>= 3.11) with its venv module, and make; everything else is put into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do \
+		printf '  make %-8s %s\n' "$$target" "$$text"; done
+
+.PHONY: setup
+setup: $(VENV)/.dev ## make .venv with mlockwipe and what its tests need
+
+.PHONY: demo
+demo: $(VENV)/.runtime ## show on this machine what is left behind, and what mlockwipe wipes
+	@$(BIN)/mlockwipe verify
+
+.PHONY: test
+test: setup ## run the whole test suite
+	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: setup ## format, lint, types and tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+.PHONY: soak
+soak: setup ## run every way to die by the thousand (takes long)
+	@$(BIN)/python -m tests.soak
+
+.PHONY: bench
+bench: setup ## measure the costs as ratios
+	@$(BIN)/python benchmarks/bench.py
+
+.PHONY: clean
+clean: ## remove .venv and everything that was made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# Two stamps: what a user needs, and on top of it what the tests need. A .venv that can't run pip (its interpreter
+# went with an upgrade of the distribution) is made anew.
+$(VENV)/.runtime: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "mlockwipe needs Python 3.11 or newer as $(PYTHON): install one and name it," \
+			"for example 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "$(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# The pip of Debian 12 knows no --group, so the group is read from pyproject.toml.
+$(VENV)/.dev: $(VENV)/.runtime
+	@$(BIN)/python -c 'import tomllib; groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
+		print(*groups["dev"], sep="\n")' \
+		| $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin
+	@touch $@

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""W5: madvise(MADV_DONTNEED_LOCKED) drops pages and leaves the mapping locked."""
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.pattern import is_zero, paint
+from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
+from mlockwipe.linux import mm
+
+HALF = PAGES // 2
+
+
+def _drop(program: Program, address: int, length: int) -> str | None:
+    error = refused(lambda: mm.madvise(address, length, mm.MADV_DONTNEED_LOCKED))
+    if error == "EINVAL":
+        program.cannot("this kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
+    return error
+
+
+@case("W5", "dontneed-locked", WIPED, "the pages go, the mapping reads as zeros and stays locked")
+def dontneed_locked(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    program.check("madvise", _drop(program, at, SIZE), None)
+    program.look()
+    program.check("the range reads as zeros", is_zero(at, PAGES), True)
+
+
+@case("W5", "dontneed-locked-twice", WIPED, "written again after it, the pages are still locked")
+def dontneed_locked_twice(program: Program) -> None:
+    at = program.secret()
+    _drop(program, at, SIZE)
+    paint(at, PAGES)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W5", "dontneed-locked-part", WIPED, "half goes, the other keeps every byte")
+def dontneed_locked_part(program: Program) -> None:
+    at = program.secret()
+    program.show(at, HALF)
+    _drop(program, at, HALF * PAGE)
+    program.look()
+    program.intact("the other half", at + HALF * PAGE, HALF)
+
+
+@case("W5", "failed-at-hole", WIPED, "over a hole it fails with ENOMEM, yet the pages before and after the hole are gone")
+def failed_at_hole(program: Program) -> None:
+    at = program.secret()
+    hole = at + HALF * PAGE
+    mm.munmap(hole, PAGE)
+    program.show(at, HALF)
+    program.show(hole + PAGE, HALF - 1)
+    program.check("madvise", _drop(program, at, SIZE), "ENOMEM")
+    program.look()
+    program.check("before the hole", is_zero(at, HALF), True)
+    program.check("after the hole", is_zero(hole + PAGE, HALF - 1), True)

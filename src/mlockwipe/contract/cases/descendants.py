@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: MIT
+"""W12: grandchildren, daemons, and parents that go first."""
+
+import os
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.pattern import is_painted, paint
+from mlockwipe.contract.program import PAGES, Program, Signal
+from mlockwipe.linux.prctl import become_subreaper
+
+_SHARED = "the copy in the pipe would be another page than the one that both still map"
+
+
+@case("W12", "grandchild", WIPED, "a grandchild exits; its parent, which never wrote the pages, and theirs keep them")
+def grandchild(program: Program) -> None:
+    at = program.secret()
+
+    def write() -> None:
+        paint(at, PAGES)
+        program.show(at)
+
+    def child() -> None:
+        program.reap(program.fork(write))
+        program.intact("the child's pages", at)
+
+    program.reap(program.fork(child))
+    program.intact("the pages of the first", at)
+
+
+@case("W12", "grandchild-of-gone-child", WIPED, "a grandchild exits after the child in between")
+def grandchild_of_gone_child(program: Program) -> None:
+    at = program.secret()
+    gone = Signal()
+
+    def write() -> None:
+        gone.wait()
+        paint(at, PAGES)
+        program.show(at)
+
+    become_subreaper()
+    os.waitpid(program.fork(lambda: program.fork(write)), 0)
+    gone.give()
+    program.reap(-1)
+    program.intact("the pages of the first", at)
+
+
+@case("W12", "four-generations", WIPED, "each generation writes pages of its own, forks the next and waits for it")
+def four_generations(program: Program) -> None:
+    at = program.secret()
+
+    def generation(left: int) -> None:
+        if left:
+            program.reap(program.fork(lambda: generation(left - 1)))
+        paint(at, PAGES // 4)
+        program.show(at, PAGES // 4)
+
+    program.reap(program.fork(lambda: generation(3)))
+
+
+@case("W12", "many-children", WIPED, "eight children at the same time, each with pages of its own")
+def many_children(program: Program) -> None:
+    at = program.secret()
+
+    def write() -> None:
+        paint(at, 2)
+        program.show(at, 2)
+
+    for pid in [program.fork(write) for _ in range(8)]:
+        os.waitpid(pid, 0)
+    program.look()
+    program.intact("the parent's own pages", at)
+
+
+@case("W12", "parent-first", WIPED, "the parent exits while the child lives: the parent's pages, and not the child's")
+def parent_first(program: Program) -> None:
+    written, gone = Signal(), Signal()
+
+    def parent() -> None:
+        at = program.secret()
+
+        def child() -> None:
+            paint(at, PAGES)
+            written.give()
+            gone.wait()
+            program.intact("the child's pages", at)
+
+        program.fork(child)
+        written.wait()
+        paint(at, PAGES)
+        program.show(at)
+
+    become_subreaper()
+    program.reap(program.fork(parent))
+    gone.give()
+    program.reap(-1)
+
+
+@case("W12", "child-last", WIPED, "the child exits when its parent is gone, with pages that it writes only then")
+def child_last(program: Program) -> None:
+    gone = Signal()
+
+    def parent() -> None:
+        at = program.secret()
+
+        def child() -> None:
+            gone.wait()
+            program.intact("the pages after the parent's end", at)
+            paint(at, PAGES)
+            program.show(at)
+
+        program.fork(child)
+
+    become_subreaper()
+    os.waitpid(program.fork(parent), 0)
+    gone.give()
+    program.reap(-1)
+
+
+@case("W12", "daemon", WIPED, "the program locks, forks twice and returns, as gpg-agent does", outlives=True)
+def daemon(program: Program) -> None:
+    at = program.secret()
+
+    def serve() -> None:
+        paint(at, PAGES)
+        program.show(at)
+
+    def session() -> None:
+        os.setsid()
+        program.fork(serve)
+
+    os.waitpid(program.fork(session), 0)
+
+
+@case("W12", "daemon-reaped", WIPED, "a daemon exits by itself and its subreaper waits for it")
+def daemon_reaped(program: Program) -> None:
+    def start() -> None:
+        at = program.secret()
+
+        def serve() -> None:
+            os.setsid()
+            paint(at, PAGES)
+            program.show(at)
+
+        program.fork(serve)
+
+    become_subreaper()
+    os.waitpid(program.fork(start), 0)
+    program.reap(-1)
+
+
+@case("W12", "shared-child-last", WIPED, "pages that neither wrote since the fork: the child goes last", needs_ram_scan=_SHARED)
+def shared_child_last(program: Program) -> None:
+    gone = Signal()
+
+    def parent() -> None:
+        at = program.secret()
+
+        def child() -> None:
+            gone.wait()
+            program.unharmed("the pages after the parent's end", is_painted(at, PAGES))
+
+        program.fork(child)
+
+    become_subreaper()
+    os.waitpid(program.fork(parent), 0)
+    gone.give()
+    os.waitpid(-1, 0)
+
+
+@case("W12", "shared-parent-last", WIPED, "pages that neither wrote since the fork: the parent goes last", needs_ram_scan=_SHARED)
+def shared_parent_last(program: Program) -> None:
+    def parent() -> None:
+        at = program.secret()
+        os.waitpid(program.fork(lambda: program.intact("the child's pages", at)), 0)
+        program.intact("the pages after the child's end", at)
+
+    os.waitpid(program.fork(parent), 0)
+
+
+@case("W12", "shared-both-killed", WIPED, "pages that neither wrote since the fork: both are killed at once", needs_ram_scan=_SHARED)
+def shared_both_killed(program: Program) -> None:
+    import signal
+
+    from mlockwipe.contract.program import sleep_for_ever
+
+    ready = Signal()
+
+    def parent() -> None:
+        os.setpgid(0, 0)
+        program.secret()
+        program.fork(lambda: (ready.give(), sleep_for_ever()))
+        sleep_for_ever()
+
+    become_subreaper()
+    pid = program.fork(parent)
+    ready.wait()
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(-1, 0)
+    os.waitpid(-1, 0)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""W13: transparent huge pages."""
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
+from mlockwipe.linux import mm
+
+HUGE = 2 << 20
+
+
+def _huge_page(program: Program) -> int:
+    """The address of a locked huge page whose first 2 * PAGES pages are painted."""
+    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mm.MAP_NORESERVE)
+    at = -(-start // HUGE) * HUGE
+    mm.madvise(at, HUGE, mm.MADV_HUGEPAGE)
+    mm.mlock(at, HUGE)
+    paint(at, 2 * PAGES)
+    if not _is_huge(at):
+        program.cannot("the kernel gave no huge page: /sys/kernel/mm/transparent_hugepage/enabled, or none is free")
+    return at
+
+
+def _is_huge(address: int) -> bool:
+    inside = False
+    with open("/proc/self/smaps") as smaps:  # noqa: PTH123
+        for line in smaps:
+            if line[0] in "0123456789abcdef":
+                start, _, end = line.split()[0].partition("-")
+                inside = int(start, 16) <= address < int(end, 16)
+            elif inside and line.startswith("AnonHugePages:"):
+                return int(line.split()[1]) > 0
+    return False
+
+
+@case("W13", "unmap-part", WIPED, "a part is unmapped: exactly that part goes")
+def unmap_part(program: Program) -> None:
+    at = _huge_page(program)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+    program.intact("the pages after the part", at + SIZE)
+
+
+@case("W13", "unmap-middle", WIPED, "pages in its middle are unmapped")
+def unmap_middle(program: Program) -> None:
+    at = _huge_page(program)
+    program.show(at + SIZE // 2)
+    mm.munmap(at + SIZE // 2, SIZE)
+    program.look()
+    program.intact("the pages before", at, PAGES // 2)
+    program.intact("the pages after", at + SIZE // 2 + SIZE, PAGES // 2)
+
+
+@case("W13", "unmap-whole", WIPED, "it is unmapped as a whole")
+def unmap_whole(program: Program) -> None:
+    at = _huge_page(program)
+    program.show(at)
+    mm.munmap(at, HUGE)
+    program.look()
+
+
+@case("W13", "exit", WIPED, "the program ends")
+def exit_(program: Program) -> None:
+    program.reap(program.fork(lambda: program.show(_huge_page(program))))
+
+
+@case("W13", "dontneed-part", WIPED, "MADV_DONTNEED_LOCKED of a part")
+def dontneed_part(program: Program) -> None:
+    at = _huge_page(program)
+    program.show(at)
+    mm.madvise(at, SIZE, mm.MADV_DONTNEED_LOCKED)
+    program.look()
+    program.intact("the pages after the part", at + SIZE)
+
+
+@case("W13", "moved", WIPED, "a part is moved away, and unmapped there")
+def moved(program: Program) -> None:
+    at = _huge_page(program)
+    room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
+    part = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room)
+    program.intact("the part that moved", part)
+    program.intact("the pages after the part", at + SIZE)
+    program.show(part)
+    mm.munmap(part, SIZE)
+    program.look()
+
+
+@case("W13", "child-exits", WIPED, "a child exits with a copy of some of its pages")
+def child_exits(program: Program) -> None:
+    at = _huge_page(program)
+
+    def body() -> None:
+        paint(at, PAGES)
+        program.show(at)
+
+    program.reap(program.fork(body))
+    program.intact("the parent's own pages", at, 2 * PAGES)
+
+
+@case("W13", "half-unlocked", WIPED, "locked in part only: the part that is")
+def half_unlocked(program: Program) -> None:
+    at = _huge_page(program)
+    mm.munlock(at + SIZE, HUGE - SIZE)
+    program.show(at)
+    mm.munmap(at, HUGE)
+    program.look()
+
+
+@case(
+    "W13",
+    "collapse",
+    WIPED,
+    "small pages are made one huge page: those that the content left",
+    needs_ram_scan="the kernel does not collapse a page that the witness refers to",
+)
+def collapse(program: Program) -> None:
+    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mm.MAP_NORESERVE)
+    at = -(-start // HUGE) * HUGE
+    mm.madvise(at, HUGE, mm.MADV_NOHUGEPAGE)
+    mm.mlock(at, HUGE)
+    paint(at, HUGE // PAGE)
+    mm.madvise(at, HUGE, mm.MADV_HUGEPAGE)
+    mm.madvise(at, HUGE, mm.MADV_COLLAPSE)
+    program.look()
+    program.intact("the content", at, HUGE // PAGE)
+    mm.munmap(at, HUGE)
+    program.look()

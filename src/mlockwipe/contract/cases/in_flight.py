@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: MIT
+"""L6: the kernel still reads the page for the program when the program is gone. What it reads must not be zeros."""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+
+from mlockwipe.contract.case import KEPT, case
+from mlockwipe.contract.pattern import is_painted
+from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
+from mlockwipe.linux import mm
+
+MANY = 512  # pages: 2 MiB, which a disk needs some time for
+PART = 32 * PAGE
+PARTS = [(first, PART, first) for first in range(0, MANY * PAGE, PART)]
+
+Writer = Callable[[int, int], object]
+
+
+def _disk_file(program: Program) -> int:
+    """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the disk."""
+    with open("file", "wb") as file:  # noqa: PTH123
+        file.write(b"previous" * (MANY * PAGE // 8))
+        os.fsync(file.fileno())
+    try:
+        return os.open("file", os.O_RDWR | os.O_DIRECT)
+    except OSError:
+        program.cannot("it needs a file system with direct I/O in /var/tmp")
+
+
+def _content() -> tuple[int, int, int]:
+    """How many pages of the file hold the pattern, what was there before, and anything else."""
+    fd = os.open("file", os.O_RDONLY)
+    at = mm.mmap(0, MANY * PAGE, READ_WRITE, mm.MAP_PRIVATE, fd)
+    written = previous = 0
+    with open(fd, "rb") as file:  # noqa: PTH123
+        for page in range(MANY):
+            written += is_painted(at + page * PAGE, 1)
+            previous += file.read(PAGE) == b"previous" * (PAGE // 8)
+    mm.munmap(at, MANY * PAGE)
+    return written, previous, MANY - written - previous
+
+
+def _dies_while_writing(program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool) -> None:
+    """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times over."""
+    for _ in range(3):
+        fd = _disk_file(program)
+
+        def body(fd: int = fd) -> None:
+            at = program.secret(MANY)
+            write(fd, at)
+            end(at)
+
+        os.waitpid(program.fork(body), 0)
+        written, _, other = _content()
+        program.unharmed(f"{other} pages of the file are neither old nor new", other == 0)
+        if all_arrives:
+            program.unharmed(f"{MANY - written} pages never arrived", written == MANY)
+        os.close(fd)
+
+
+def _kill(_: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _from(address: int) -> list[tuple[int, int, int]]:
+    return [(address + first, length, offset) for first, length, offset in PARTS]
+
+
+# Native AIO can't be cancelled: bare, the end of a process waits until every write that it started is done.
+
+
+def _aio(fd: int, at: int) -> None:
+    from mlockwipe.linux import aio
+
+    aio.submit_writes(aio.setup(len(PARTS)), fd, _from(at))
+
+
+@case("L6", "aio-sigkill", KEPT, "SIGKILL during native AIO", shows=False)
+def aio_sigkill(program: Program) -> None:
+    _dies_while_writing(program, _aio, _kill, all_arrives=True)
+
+
+@case("L6", "aio-exit", KEPT, "exit during native AIO", shows=False)
+def aio_exit(program: Program) -> None:
+    _dies_while_writing(program, _aio, lambda _: os._exit(0), all_arrives=True)
+
+
+@case("L6", "aio-exec", KEPT, "exec during native AIO", shows=False)
+def aio_exec(program: Program) -> None:
+    _dies_while_writing(program, _aio, lambda _: os.execv("/bin/true", ["true"]), all_arrives=True)
+
+
+@case("L6", "aio-threads", KEPT, "SIGKILL of four threads during native AIO", shows=False)
+def aio_threads(program: Program) -> None:
+    def write(fd: int, at: int) -> None:
+        from mlockwipe.contract.cases.exit import sleeping_threads
+
+        sleeping_threads(3)
+        _aio(fd, at)
+
+    _dies_while_writing(program, write, _kill, all_arrives=True)
+
+
+# io_uring ends with the process, and cancels what it has not begun.
+
+
+def _uring(program: Program) -> Writer:
+    from mlockwipe.linux.io_uring import Ring
+
+    def write(fd: int, at: int) -> None:
+        try:
+            ring = Ring(len(PARTS))
+        except PermissionError:
+            program.cannot("io_uring is switched off: kernel.io_uring_disabled")
+        except OSError as error:
+            program.cannot(f"this kernel has no io_uring ({error.strerror})")
+        ring.submit_writes(fd, _from(at))
+
+    return write
+
+
+@case("L6", "io-uring-sigkill", KEPT, "SIGKILL during io_uring writes", shows=False)
+def io_uring_sigkill(program: Program) -> None:
+    _dies_while_writing(program, _uring(program), _kill, all_arrives=False)
+
+
+@case("L6", "io-uring-exit", KEPT, "exit during io_uring writes", shows=False)
+def io_uring_exit(program: Program) -> None:
+    _dies_while_writing(program, _uring(program), lambda _: os._exit(0), all_arrives=False)
+
+
+# A thread in a direct write
+
+
+@case("L6", "direct-sigkill", KEPT, "SIGKILL while threads are in direct writes", shows=False)
+def direct_sigkill(program: Program) -> None:
+    import ctypes
+
+    def write(fd: int, at: int) -> None:
+        started = threading.Barrier(5)
+
+        def part(first: int) -> None:
+            started.wait()
+            length = MANY * PAGE // 4
+            os.pwrite(fd, (ctypes.c_char * length).from_address(at + first), first)
+
+        for first in range(0, MANY * PAGE, MANY * PAGE // 4):
+            threading.Thread(target=part, args=(first,), daemon=True).start()
+        started.wait()
+
+    _dies_while_writing(program, write, _kill, all_arrives=False)
+
+
+# What the kernel has copied, or keeps by reference
+
+
+@case("L6", "buffered-write", KEPT, "a write through the page cache, then SIGKILL", shows=False)
+def buffered_write(program: Program) -> None:
+    import ctypes
+
+    def write(_: int, at: int) -> None:
+        with open("file", "rb+", buffering=0) as file:  # noqa: PTH123
+            file.write((ctypes.c_char * (MANY * PAGE)).from_address(at))
+
+    _dies_while_writing(program, write, _kill, all_arrives=True)
+
+
+@case("L6", "pipe", KEPT, "what was written to a pipe is read when the writer is gone", shows=False)
+def pipe(program: Program) -> None:
+    import ctypes
+
+    read_end, write_end = os.pipe()
+
+    def body() -> None:
+        at = program.secret()
+        os.write(write_end, (ctypes.c_char * SIZE).from_address(at))
+        _kill(at)
+
+    os.waitpid(program.fork(body), 0)
+    _arrives(program, os.read(read_end, SIZE))
+
+
+@case("L6", "tcp-zerocopy", KEPT, "MSG_ZEROCOPY data that waits for its receiver when the sender is gone", shows=False)
+def tcp_zerocopy(program: Program) -> None:
+    import ctypes
+
+    so_zerocopy, msg_zerocopy = 60, 0x4000000  # include/uapi/asm-generic/socket.h, include/linux/socket.h
+    filler = b"filler.." * (256 * 1024 // 8)
+    with socket.socket() as listener:
+        # A receiver that takes no more than a little: the rest waits at the sender, as references to its pages.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PAGE)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        with socket.socket() as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+            sender.connect(listener.getsockname())
+            receiver, _ = listener.accept()
+
+            def body() -> None:
+                at = program.secret()
+                try:
+                    sender.setsockopt(socket.SOL_SOCKET, so_zerocopy, 1)
+                    sender.setblocking(False)
+                    sent = sender.send(filler) + sender.send((ctypes.c_char * SIZE).from_address(at), msg_zerocopy)
+                except OSError as error:
+                    program.cannot(f"MSG_ZEROCOPY is refused: {error.strerror}")
+                if sent < len(filler) + SIZE:
+                    program.cannot("the socket took not all that was sent")
+                _kill(at)
+
+            pid = program.fork(body)
+        os.waitpid(pid, 0)
+        received = b""
+        receiver.settimeout(5)
+        while more := receiver.recv(1 << 20):
+            received += more
+    _arrives(program, received[len(filler) :])
+
+
+def _arrives(program: Program, received: bytes) -> None:
+    import ctypes
+
+    buffer = ctypes.create_string_buffer(received, max(len(received), 1))
+    whole = len(received) == SIZE and is_painted(ctypes.addressof(buffer), PAGES)
+    program.unharmed("what arrives", whole)

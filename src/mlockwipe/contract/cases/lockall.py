@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: MIT
+"""W10: mlockall, of what is mapped now and of what will be."""
+
+import ctypes
+import os
+import signal
+import threading
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.cases.exit import sleeping_threads
+from mlockwipe.contract.cases.heap import grown_heap
+from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused, sleep_for_ever
+from mlockwipe.linux import mm
+from mlockwipe.linux.libc import function
+
+HALF = PAGES // 2
+
+
+def lock_all(program: Program, flags: int) -> None:
+    """mlockall, or the end of the case: an interpreter as a whole is more than an ordinary user may lock."""
+    if error := refused(lambda: mm.mlockall(flags)):
+        program.cannot(f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter")
+
+
+@case("W10", "current-unmap", WIPED, "MCL_CURRENT: a range mapped before it is unmapped")
+def current_unmap(program: Program) -> None:
+    at = program.plain()
+    lock_all(program, mm.MCL_CURRENT)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W10", "current-exit", WIPED, "MCL_CURRENT: a range mapped before it, when the program ends")
+def current_exit(program: Program) -> None:
+    def body() -> None:
+        at = program.plain()
+        lock_all(program, mm.MCL_CURRENT)
+        program.show(at)
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "current-sigkill", WIPED, "MCL_CURRENT | MCL_FUTURE with four threads, SIGKILL")
+def current_sigkill(program: Program) -> None:
+    def body() -> None:
+        sleeping_threads(3)
+        lock_all(program, mm.MCL_CURRENT | mm.MCL_FUTURE)
+        program.show(program.plain())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    program.reap(program.fork(body), None)
+
+
+@case("W10", "current-exec", WIPED, "MCL_CURRENT: when the program replaces itself")
+def current_exec(program: Program) -> None:
+    at = program.plain()
+    lock_all(program, mm.MCL_CURRENT)
+    program.show(at)
+    program.exec_looker()
+
+
+@case("W10", "current-heap", WIPED, "MCL_CURRENT: pages by which the heap grows later")
+def current_heap(program: Program) -> None:
+    lock_all(program, mm.MCL_CURRENT)
+    _show_heap(program)
+
+
+@case("W10", "current-stack", WIPED, "MCL_CURRENT: pages by which the stack grows later")
+def current_stack(program: Program) -> None:
+    def body() -> None:
+        lock_all(program, mm.MCL_CURRENT)
+        _show_stack(program)
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "current-inaccessible", WIPED, "MCL_CURRENT of a range that is inaccessible")
+def current_inaccessible(program: Program) -> None:
+    at = program.plain()
+    program.show(at)
+    mm.mprotect(at, SIZE, mm.PROT_NONE)
+    lock_all(program, mm.MCL_CURRENT)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W10", "future-unmap", WIPED, "MCL_FUTURE: a range mapped after it is unmapped")
+def future_unmap(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    at = program.plain()
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W10", "future-exit", WIPED, "MCL_FUTURE: when the program ends")
+def future_exit(program: Program) -> None:
+    def body() -> None:
+        mm.mlockall(mm.MCL_FUTURE)
+        program.show(program.plain())
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "future-exec", WIPED, "MCL_FUTURE: when the program replaces itself")
+def future_exec(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    program.show(program.plain())
+    program.exec_looker()
+
+
+@case("W10", "future-sigkill", WIPED, "MCL_FUTURE: SIGKILL")
+def future_sigkill(program: Program) -> None:
+    def body() -> None:
+        mm.mlockall(mm.MCL_FUTURE)
+        program.show(program.plain())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    program.reap(program.fork(body), -signal.SIGKILL)
+
+
+@case("W10", "future-replaced", WIPED, "MCL_FUTURE: MAP_FIXED over it, and the new mapping in its turn")
+def future_replaced(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    at = program.plain()
+    program.show(at)
+    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    program.look()
+    paint(at, PAGES)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W10", "future-inaccessible-first", WIPED, "MCL_FUTURE: mapped inaccessible, made writable later")
+def future_inaccessible_first(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    at = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
+    mm.mprotect(at, SIZE, READ_WRITE)
+    paint(at, PAGES)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W10", "future-moved", WIPED, "MCL_FUTURE: grown by mremap")
+def future_moved(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    at = mm.mremap(program.plain(HALF), HALF * PAGE, SIZE, mm.MREMAP_MAYMOVE)
+    paint(at, PAGES)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+def _show_heap(program: Program) -> None:
+    at = grown_heap()
+    paint(at, PAGES)
+    program.show(at)
+    mm.brk(at)
+    program.look()
+
+
+@case("W10", "future-heap", WIPED, "MCL_FUTURE: the heap grows, and shrinks")
+def future_heap(program: Program) -> None:
+    mm.mlockall(mm.MCL_FUTURE)
+    _show_heap(program)
+
+
+@case("W10", "future-heap-exit", WIPED, "MCL_FUTURE: the heap grows, and the program ends")
+def future_heap_exit(program: Program) -> None:
+    def body() -> None:
+        mm.mlockall(mm.MCL_FUTURE)
+        at = grown_heap()
+        paint(at, PAGES)
+        program.show(at)
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "future-thread-stack", WIPED, "MCL_FUTURE: the stack of a thread")
+def future_thread_stack(program: Program) -> None:
+    def body() -> None:
+        mm.mlockall(mm.MCL_FUTURE)
+        shown = threading.Event()
+        threading.stack_size(64 * PAGE)
+        threading.Thread(target=lambda: (_show_own_stack(program), shown.set(), sleep_for_ever()), daemon=True).start()
+        shown.wait()
+
+    program.reap(program.fork(body))
+
+
+def _show_own_stack(program: Program) -> None:
+    """Show the far end of the calling thread's stack, which nothing has used yet."""
+    libc_size = ctypes.c_size_t()
+    low = ctypes.c_void_p()
+    attributes = ctypes.create_string_buffer(64)
+    thread = function("pthread_self", ctypes.c_ulong)()
+    function("pthread_getattr_np", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p)(thread, attributes)
+    function("pthread_attr_getstack", ctypes.c_int, *[ctypes.c_void_p] * 3)(
+        attributes, ctypes.addressof(low), ctypes.addressof(libc_size)
+    )
+    at = low.value or 0
+    paint(at, PAGES)
+    program.show(at)
+
+
+def _stack_start() -> int:
+    with open("/proc/self/maps") as maps:  # noqa: PTH123
+        for line in maps:
+            if line.rstrip().endswith("[stack]"):
+                return int(line.partition("-")[0], 16)
+    raise RuntimeError("there is no [stack]")
+
+
+def _show_stack(program: Program) -> None:
+    """Let the stack grow, and show its new pages: the kernel grows it at a write just below it."""
+    at = _stack_start() - SIZE
+    paint(at, PAGES)
+    program.show(at)
+
+
+@case("W10", "stack-growth", WIPED, "mlock of the stack's end: the pages by which it then grows are locked too")
+def stack_growth(program: Program) -> None:
+    def body() -> None:
+        mm.mlock(_stack_start(), PAGE)
+        _show_stack(program)
+
+    program.reap(program.fork(body))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""W11: a file mapped MAP_PRIVATE. The pages that the program changed are its own; the others are the file's."""
+
+import os
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
+from mlockwipe.linux import mm
+
+HALF = PAGES // 2
+CONTENT = b"content." * (SIZE // 8)
+
+
+def _file(flags: int) -> int:
+    """A file of PAGES pages, opened with `flags`."""
+    with open("file", "wb") as file:  # noqa: PTH123
+        file.write(CONTENT)
+    return os.open("file", flags)
+
+
+def _map(fd: int, prot: int = READ_WRITE) -> int:
+    """The address of the file, locked; the first half is changed."""
+    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, fd)
+    mm.mlock(at, SIZE)
+    paint(at, HALF)
+    mm.mprotect(at, SIZE, prot)
+    return at
+
+
+def _file_is_unharmed(program: Program) -> None:
+    with open("file", "rb") as file:  # noqa: PTH123
+        program.unharmed("the file", file.read() == CONTENT)
+
+
+@case("W11", "unmap", WIPED, "unmapped: the changed half; the file keeps its content")
+def unmap(program: Program) -> None:
+    at = _map(_file(os.O_RDWR))
+    program.show(at, HALF)
+    mm.munmap(at, SIZE)
+    program.look()
+    _file_is_unharmed(program)
+
+
+@case("W11", "exit", WIPED, "the program ends: the changed half; the file keeps its content")
+def exit_(program: Program) -> None:
+    fd = _file(os.O_RDWR)
+    program.reap(program.fork(lambda: program.show(_map(fd), HALF)))
+    _file_is_unharmed(program)
+
+
+@case("W11", "opened-read-only", WIPED, "a file that the program may not write")
+def opened_read_only(program: Program) -> None:
+    fd = _file(os.O_RDONLY)
+    program.reap(program.fork(lambda: program.show(_map(fd), HALF)))
+    _file_is_unharmed(program)
+
+
+@case("W11", "mapped-read-only", WIPED, "changed, then made read-only")
+def mapped_read_only(program: Program) -> None:
+    fd = _file(os.O_RDONLY)
+    program.reap(program.fork(lambda: program.show(_map(fd, mm.PROT_READ), HALF)))
+    _file_is_unharmed(program)
+
+
+@case("W11", "inaccessible", WIPED, "changed, then made inaccessible")
+def inaccessible(program: Program) -> None:
+    fd = _file(os.O_RDONLY)
+
+    def body() -> None:
+        at = _map(fd)
+        program.show(at, HALF)
+        mm.mprotect(at, SIZE, mm.PROT_NONE)
+
+    program.reap(program.fork(body))
+    _file_is_unharmed(program)
+
+
+@case("W11", "part", WIPED, "changed pages are unmapped, all others keep every byte")
+def part(program: Program) -> None:
+    at = _map(_file(os.O_RDONLY))
+    program.show(at, 2)
+    mm.munmap(at, 2 * PAGE)
+    program.look()
+    program.intact("the other changed pages", at + 2 * PAGE, HALF - 2)
+    _file_is_unharmed(program)
+
+
+@case("W11", "changed-before-lock", WIPED, "changed before it was locked")
+def changed_before_lock(program: Program) -> None:
+    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, _file(os.O_RDONLY))
+    paint(at, HALF)
+    mm.mlock(at, SIZE)
+    program.show(at, HALF)
+    mm.munmap(at, SIZE)
+    program.look()
+    _file_is_unharmed(program)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: MIT
+"""W2: a new mapping takes the place of a locked one."""
+
+import os
+
+from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
+from mlockwipe.linux import mm
+
+HALF = PAGES // 2
+
+
+def _replaced(program: Program, flags: int, prot: int = READ_WRITE, fd: int = -1) -> int:
+    at = program.secret()
+    program.show(at)
+    mm.mmap(at, SIZE, prot, flags | mm.MAP_FIXED, fd)
+    program.look()
+    return at
+
+
+@case("W2", "fixed", WIPED, "MAP_FIXED over it")
+def fixed(program: Program) -> None:
+    _replaced(program, PRIVATE)
+
+
+@case("W2", "fixed-locked", WIPED, "MAP_FIXED with MAP_LOCKED over it")
+def fixed_locked(program: Program) -> None:
+    _replaced(program, PRIVATE | mm.MAP_LOCKED)
+
+
+@case("W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back")
+def fixed_inaccessible(program: Program) -> None:
+    _replaced(program, PRIVATE | mm.MAP_NORESERVE, mm.PROT_NONE)
+
+
+@case("W2", "fixed-file", WIPED, "a file over it; the file's content is what the program then reads")
+def fixed_file(program: Program) -> None:
+    with open("file", "wb+") as file:  # noqa: PTH123
+        file.write(b"content" * SIZE)
+        file.flush()
+        at = _replaced(program, mm.MAP_SHARED, fd=file.fileno())
+        file.seek(0)
+        import ctypes
+
+        program.unharmed("the file", ctypes.string_at(at, SIZE) == file.read(SIZE))
+
+
+@case("W2", "fixed-middle", WIPED, "MAP_FIXED over the middle, both ends keep every byte")
+def fixed_middle(program: Program) -> None:
+    at = program.secret()
+    middle = at + HALF // 2 * PAGE
+    program.show(middle, HALF)
+    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    program.look()
+    program.intact("the pages before", at, HALF // 2)
+    program.intact("the pages after", middle + HALF * PAGE, HALF // 2)
+
+
+@case("W2", "fixed-locked-middle", WIPED, "MAP_FIXED with MAP_LOCKED over the middle, both ends keep every byte")
+def fixed_locked_middle(program: Program) -> None:
+    at = program.secret()
+    middle = at + HALF // 2 * PAGE
+    program.show(middle, HALF)
+    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+    program.look()
+    program.intact("the pages before", at, HALF // 2)
+    program.intact("the pages after", middle + HALF * PAGE, HALF // 2)
+
+
+@case("W2", "shared-memory", WIPED, "shmat with SHM_REMAP over it")
+def shared_memory(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    segment = mm.shmget(SIZE)
+    try:
+        mm.shmat(segment, at, mm.SHM_REMAP)
+    finally:
+        mm.shm_remove(segment)
+    program.look()
+    mm.shmdt(at)
+
+
+@case("W2", "fixed-by-child", WIPED, "a child maps over a range it locked itself")
+def fixed_by_child(program: Program) -> None:
+    pid = program.fork(lambda: fixed(program))
+    os.waitpid(pid, 0)

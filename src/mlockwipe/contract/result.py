@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What came of a case."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mlockwipe.contract.carrier import BARE
+from mlockwipe.contract.case import WIPED
+
+LEAKED = "leaked"
+DAMAGED = "damaged"
+FAILED = "failed"
+NEEDS_RAM_SCAN = "needs-ram-scan"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One case under one carrier.
+
+    `verdict`: wiped, kept, leaked, damaged, needs-ram-scan or failed. `pages`: how many were judged. `dirty`: how
+    many of them still held the secret. `reason`: a sentence for a verdict that does not explain itself.
+    """
+
+    case: str
+    row: str
+    verdict: str
+    expected: str
+    pages: int
+    dirty: int
+    reason: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether a carrier that is meant to wipe has done what the contract says."""
+        return self.verdict == self.expected
+
+    def passes(self, carrier: str) -> bool:
+        """Whether the verdict is as it must be under `carrier`: with none at all, every secret has to leak."""
+        if carrier == BARE and self.expected == WIPED:
+            return self.verdict == LEAKED
+        return self.ok
+
+
+def as_expected(carrier: str, results: Iterable[Result]) -> bool:
+    """Whether all verdicts are as they must be. Cases that need a RAM scan count neither way."""
+    return all(result.passes(carrier) for result in results if result.verdict != NEEDS_RAM_SCAN)
+
+
+def to_json(
+    results: Mapping[str, Sequence[Result]], machine: Mapping[str, object]
+) -> dict[str, object]:
+    """The results by carrier, ready for json.dump."""
+    return {
+        "schema": 1,
+        "machine": dict(machine),
+        "carriers": {carrier: [_record(result) for result in run] for carrier, run in results.items()},
+    }
+
+
+def _record(result: Result) -> dict[str, object]:
+    record: dict[str, object] = {
+        "case": result.case,
+        "row": result.row,
+        "verdict": result.verdict,
+        "expected": result.expected,
+        "pages": result.pages,
+        "dirty": result.dirty,
+    }
+    if result.reason is not None:
+        record["reason"] = result.reason
+    return record

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Memory: the system calls that map, lock, move, seal, share and release it.
+
+Addresses and lengths are in bytes. Every function raises OSError with what was attempted.
+"""
+
+import ctypes
+import os
+
+from mlockwipe.linux.libc import checked, fail, function
+
+PAGE_SIZE = os.sysconf("SC_PAGESIZE")
+
+# include/uapi/asm-generic/mman-common.h, include/uapi/linux/mman.h, arch/x86/include/uapi/asm/mman.h
+PROT_NONE = 0
+PROT_READ = 1
+PROT_WRITE = 2
+PROT_EXEC = 4
+MAP_SHARED = 0x01
+MAP_PRIVATE = 0x02
+MAP_FIXED = 0x10
+MAP_ANONYMOUS = 0x20
+MAP_32BIT = 0x40
+MAP_GROWSDOWN = 0x100
+MAP_LOCKED = 0x2000
+MAP_NORESERVE = 0x4000
+MAP_FIXED_NOREPLACE = 0x100000
+MLOCK_ONFAULT = 1
+MCL_CURRENT = 1
+MCL_FUTURE = 2
+MCL_ONFAULT = 4
+MREMAP_MAYMOVE = 1
+MREMAP_FIXED = 2
+MREMAP_DONTUNMAP = 4
+MADV_RANDOM = 1
+MADV_DONTNEED = 4
+MADV_DONTFORK = 10
+MADV_MERGEABLE = 12
+MADV_HUGEPAGE = 14
+MADV_NOHUGEPAGE = 15
+MADV_WIPEONFORK = 18
+MADV_DONTNEED_LOCKED = 24
+MADV_COLLAPSE = 25
+
+# include/uapi/linux/shm.h
+IPC_PRIVATE = 0
+IPC_CREAT = 0o1000
+IPC_RMID = 0
+SHM_REMAP = 0o40000
+
+# include/uapi/linux/fs.h, fs/splice.c: SPLICE_F_NONBLOCK
+SPLICE_F_NONBLOCK = 2
+
+# arch/x86/entry/syscalls/syscall_64.tbl: what the C library has no function for
+_SYS_BRK = 12
+_SYS_MLOCK2 = 325
+_SYS_MEMFD_SECRET = 447
+_SYS_PROCESS_MRELEASE = 448
+_SYS_MSEAL = 462
+
+_int, _long, _size, _pointer = ctypes.c_int, ctypes.c_long, ctypes.c_size_t, ctypes.c_void_p
+
+# All of them may sleep: in the kernel, and for as long as a tracer or a seccomp supervisor takes to answer.
+_mmap = function("mmap", _pointer, _pointer, _size, _int, _int, _int, _long, sleeps=True)
+_munmap = function("munmap", _int, _pointer, _size, sleeps=True)
+_mremap = function("mremap", _pointer, _pointer, _size, _size, _int, _pointer, sleeps=True)
+_mprotect = function("mprotect", _int, _pointer, _size, _int, sleeps=True)
+_mlock = function("mlock", _int, _pointer, _size, sleeps=True)
+_mlockall = function("mlockall", _int, _int, sleeps=True)
+_munlock = function("munlock", _int, _pointer, _size, sleeps=True)
+_munlockall = function("munlockall", _int, sleeps=True)
+_madvise = function("madvise", _int, _pointer, _size, _int, sleeps=True)
+_mincore = function("mincore", _int, _pointer, _size, _pointer, sleeps=True)
+_vmsplice = function("vmsplice", _long, _int, _pointer, _size, ctypes.c_uint, sleeps=True)
+_shmget = function("shmget", _int, _int, _size, _int, sleeps=True)
+_shmat = function("shmat", _pointer, _int, _pointer, _int, sleeps=True)
+_shmdt = function("shmdt", _int, _pointer, sleeps=True)
+_shmctl = function("shmctl", _int, _int, _int, _pointer, sleeps=True)
+_syscall = function("syscall", _long, *([_long] * 7), sleeps=True)
+
+_FAILED = ctypes.c_void_p(-1).value
+
+
+def _address(result: int | None, attempted: str) -> int:
+    if result == _FAILED:
+        fail(attempted)
+    return result or 0
+
+
+def mmap(address: int, length: int, prot: int, flags: int, fd: int = -1, offset: int = 0) -> int:
+    """Map `length` bytes and return where they are."""
+    return _address(
+        _mmap(address, length, prot, flags, fd, offset),
+        f"mmap({address:#x}, {length}, {prot}, {flags:#x}, {fd}, {offset})",
+    )
+
+
+def munmap(address: int, length: int) -> None:
+    checked(_munmap(address, length), f"munmap({address:#x}, {length})")
+
+
+def mremap(address: int, old_length: int, new_length: int, flags: int = 0, new_address: int = 0) -> int:
+    """Resize or move a mapping and return where it is now."""
+    return _address(
+        _mremap(address, old_length, new_length, flags, new_address),
+        f"mremap({address:#x}, {old_length}, {new_length}, {flags}, {new_address:#x})",
+    )
+
+
+def mprotect(address: int, length: int, prot: int) -> None:
+    checked(_mprotect(address, length, prot), f"mprotect({address:#x}, {length}, {prot})")
+
+
+def mlock(address: int, length: int) -> None:
+    checked(_mlock(address, length), f"mlock({address:#x}, {length})")
+
+
+def mlock2(address: int, length: int, flags: int) -> None:
+    """mlock with MLOCK_ONFAULT: pages are locked as they become resident."""
+    checked(_syscall(_SYS_MLOCK2, address, length, flags, 0, 0, 0), f"mlock2({address:#x}, {length}, {flags})")
+
+
+def mlockall(flags: int) -> None:
+    checked(_mlockall(flags), f"mlockall({flags})")
+
+
+def munlock(address: int, length: int) -> None:
+    checked(_munlock(address, length), f"munlock({address:#x}, {length})")
+
+
+def munlockall() -> None:
+    checked(_munlockall(), "munlockall()")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    checked(_madvise(address, length, advice), f"madvise({address:#x}, {length}, {advice})")
+
+
+def mincore(address: int, length: int) -> list[bool]:
+    """Which pages of a range are resident; for a file: are in the page cache."""
+    answer = (ctypes.c_ubyte * (-(-length // PAGE_SIZE)))()
+    checked(_mincore(address, length, ctypes.addressof(answer)), f"mincore({address:#x}, {length})")
+    return [bool(byte & 1) for byte in answer]
+
+
+def mseal(address: int, length: int) -> None:
+    """Refuse every later change to the mapping. Linux 6.10; before: OSError(ENOSYS)."""
+    checked(_syscall(_SYS_MSEAL, address, length, 0, 0, 0, 0), f"mseal({address:#x}, {length})")
+
+
+def brk(end: int = 0) -> int:
+    """Ask for another end of the heap and return what it is now. The kernel reports no error, but the old end."""
+    result: int = _syscall(_SYS_BRK, end, 0, 0, 0, 0, 0)
+    return result
+
+
+def vmsplice(pipe: int, address: int, length: int, flags: int = 0) -> int:
+    """Put the pages of a range into a pipe: the pages, no copy of them. Returns how many bytes went in."""
+    vector = (ctypes.c_size_t * 2)(address, length)  # struct iovec
+    return checked(
+        _vmsplice(pipe, ctypes.addressof(vector), 1, flags), f"vmsplice({pipe}, {address:#x}, {length})"
+    )
+
+
+def memfd_secret() -> int:
+    """A file of memory that the kernel itself can't reach. OSError(ENOSYS) where it is switched off."""
+    return checked(_syscall(_SYS_MEMFD_SECRET, 0, 0, 0, 0, 0, 0), "memfd_secret()")
+
+
+def process_mrelease(pidfd: int) -> None:
+    """Release the memory of a process that is being killed. Linux 5.15; ESRCH when it is gone already."""
+    checked(_syscall(_SYS_PROCESS_MRELEASE, pidfd, 0, 0, 0, 0, 0), f"process_mrelease({pidfd})")
+
+
+def shmget(length: int) -> int:
+    """A new private System V segment. It stays until it is removed."""
+    return checked(_shmget(IPC_PRIVATE, length, IPC_CREAT | 0o600), f"shmget({length})")
+
+
+def shmat(segment: int, address: int = 0, flags: int = 0) -> int:
+    return _address(_shmat(segment, address, flags), f"shmat({segment}, {address:#x}, {flags:#o})")
+
+
+def shmdt(address: int) -> None:
+    checked(_shmdt(address), f"shmdt({address:#x})")
+
+
+def shm_remove(segment: int) -> None:
+    """Remove a segment as soon as nothing is attached to it."""
+    checked(_shmctl(segment, IPC_RMID, 0), f"shmctl({segment}, IPC_RMID)")

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""/proc/PID: mappings, page states and status of other processes (Documentation/filesystems/proc.rst).
+
+Files of a process are opened once and read through their descriptors: a process that makes itself undumpable later
+refuses new opens, while descriptors from before keep working.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+
+
+class Vma(NamedTuple):
+    """One line of maps: [start, end) in bytes, protection, whether MAP_SHARED, and what is mapped."""
+
+    start: int
+    end: int
+    readable: bool
+    writable: bool
+    executable: bool
+    shared: bool
+    inode: int
+    name: str
+
+
+# struct procmap_query of include/uapi/linux/fs.h (Linux 6.11): size, flags, address, then the answer: start, end,
+# flags, page size, offset, inode, major, minor, and the sizes and addresses of buffers for name and build id
+_QUERY = struct.Struct("=9Q4I2Q")
+_PROCMAP_QUERY = 0xC0686611
+_COVERING_OR_NEXT = 0x10
+_READABLE, _WRITABLE, _EXECUTABLE, _SHARED = 1, 2, 4, 8
+_name = ctypes.create_string_buffer(4096)
+_has_procmap_query = True
+
+
+def vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
+    """The mappings that overlap [start, end), in order of address.
+
+    One ioctl a mapping from Linux 6.11 on, the text of maps before.
+    """
+    global _has_procmap_query
+    if _has_procmap_query:
+        try:
+            yield from _query_vmas(maps_fd, start, end)
+            return
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+            _has_procmap_query = False
+    for vma in parse_maps(read_all(maps_fd).decode(errors="surrogateescape")):
+        if vma.start < end and start < vma.end:
+            yield vma
+
+
+def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
+    while start < end:
+        query = bytearray(
+            _QUERY.pack(
+                _QUERY.size, _COVERING_OR_NEXT, start, 0, 0, 0, 0, 0, 0, 0, 0, len(_name), 0,
+                ctypes.addressof(_name), 0,
+            )
+        )  # fmt: skip
+        try:
+            fcntl.ioctl(maps_fd, _PROCMAP_QUERY, query)
+        except FileNotFoundError:  # no mapping from here on
+            return
+        _, _, _, low, high, flags, _, _, inode, _, _, name_size, _, _, _ = _QUERY.unpack(query)
+        if low >= end:
+            return
+        name = _name.raw[: name_size - 1].decode(errors="surrogateescape") if name_size else ""
+        yield Vma(
+            low,
+            high,
+            bool(flags & _READABLE),
+            bool(flags & _WRITABLE),
+            bool(flags & _EXECUTABLE),
+            bool(flags & _SHARED),
+            inode,
+            name,
+        )
+        start = high
+
+
+def parse_maps(text: str) -> Iterator[Vma]:
+    """The mappings in the text of /proc/PID/maps."""
+    for line in text.splitlines():
+        yield _parse_line(line)
+
+
+def _parse_line(line: str) -> Vma:
+    fields = line.split(maxsplit=5)
+    low, _, high = fields[0].partition("-")
+    mode = fields[1]
+    return Vma(
+        int(low, 16),
+        int(high, 16),
+        mode[0] == "r",
+        mode[1] == "w",
+        mode[2] == "x",
+        mode[3] == "s",
+        int(fields[4]),
+        fields[5] if len(fields) > 5 else "",
+    )
+
+
+def vma_flags(text: str) -> Iterator[tuple[Vma, frozenset[str]]]:
+    """Each mapping in the text of /proc/PID/smaps with its VmFlags (`lo` locked, `io` and `pf` device memory ...)."""
+    vma: Vma | None = None
+    for line in text.splitlines():
+        if line.startswith("VmFlags:"):
+            if vma is not None:
+                yield vma, frozenset(line.split()[1:])
+        elif line[0] in "0123456789abcdef":
+            vma = _parse_line(line)
+
+
+# struct pm_scan_arg: size, flags, start, end, walk_end, vec, vec_len, max_pages, category_inverted, category_mask,
+# category_anyof_mask, return_mask; struct page_region: start, end, categories (Linux 6.7)
+_SCAN = struct.Struct("=12Q")
+_PAGEMAP_SCAN = 0xC0606610
+_IS_FILE, _IS_PRESENT, _IS_ZERO_PAGE = 1 << 2, 1 << 3, 1 << 5
+_REGIONS = 512
+_regions = (ctypes.c_uint64 * (3 * _REGIONS))()
+_has_pagemap_scan = True
+
+# bits of an entry of pagemap (Documentation/admin-guide/mm/pagemap.rst)
+_PM_PRESENT = 1 << 63
+_PM_FILE = 1 << 61
+
+
+def anonymous_pages(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The ranges in [start, end) whose pages are resident and anonymous: no file, no shared memory, no zero page.
+
+    By PAGEMAP_SCAN from Linux 6.7 on; before, from the entries of pagemap, where the zero page counts as anonymous.
+    """
+    global _has_pagemap_scan
+    if _has_pagemap_scan:
+        try:
+            return _scan(pagemap_fd, start, end)
+        except OSError as error:
+            if error.errno != errno.ENOTTY:
+                raise
+            _has_pagemap_scan = False
+    return _read_entries(pagemap_fd, start, end)
+
+
+def _scan(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    while start < end:
+        argument = bytearray(
+            _SCAN.pack(
+                _SCAN.size, 0, start, end, 0, ctypes.addressof(_regions), _REGIONS, 0,
+                _IS_FILE | _IS_ZERO_PAGE, _IS_FILE | _IS_ZERO_PAGE | _IS_PRESENT, 0, _IS_PRESENT,
+            )
+        )  # fmt: skip
+        count = fcntl.ioctl(pagemap_fd, _PAGEMAP_SCAN, argument)
+        found += [(_regions[3 * i], _regions[3 * i + 1]) for i in range(count)]
+        start = _SCAN.unpack(argument)[4]
+    return found
+
+
+def _read_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    chunk = 1 << 16  # pages a read: 512 KiB of entries
+    for address in range(start, end, chunk * PAGE_SIZE):
+        pages = min(chunk, (end - address) // PAGE_SIZE)
+        entries = memoryview(os.pread(pagemap_fd, pages * 8, address // PAGE_SIZE * 8)).cast("Q")
+        for page, entry in enumerate(entries):
+            if entry & _PM_PRESENT and not entry & _PM_FILE:
+                low = address + page * PAGE_SIZE
+                if found and found[-1][1] == low:
+                    found[-1] = (found[-1][0], low + PAGE_SIZE)
+                else:
+                    found.append((low, low + PAGE_SIZE))
+    return found
+
+
+def read_all(fd: int) -> bytes:
+    """The whole of a file in /proc through a descriptor that may have been read before."""
+    parts = []
+    offset = 0
+    while part := os.pread(fd, 1 << 16, offset):
+        parts.append(part)
+        offset += len(part)
+    return b"".join(parts)
+
+
+def open_file(pid: int, name: str, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of /proc/PID/NAME.
+
+    Raises PermissionError for an undumpable process, FileNotFoundError or ProcessLookupError for one that is gone.
+    """
+    return os.open(f"/proc/{pid}/{name}", flags | os.O_CLOEXEC)
+
+
+def status_field(pid: int, field: str) -> str:
+    """The value of one field of /proc/PID/status; of a thread as well, by its tid.
+
+    Raises KeyError when this kernel has no such field, FileNotFoundError or ProcessLookupError without the process.
+    """
+    prefix = field + ":"
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 pathlib is slow to import
+        for line in status:
+            if line.startswith(prefix):
+                return line[len(prefix) :].strip()
+    raise KeyError(field)
+
+
+def stat_fields(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (state first), whatever the name of the program holds."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+        return stat.read().rpartition(")")[2].split()
+
+
+def tasks(pid: int) -> list[int]:
+    """The tids of a process, in no order; empty when it is gone."""
+    try:
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def sysctl(name: str) -> str:
+    """The value of /proc/sys/NAME."""
+    with open(f"/proc/sys/{name}", encoding="ascii") as file:  # noqa: PTH123
+        return file.read().strip()

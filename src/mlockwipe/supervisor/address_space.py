@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: MIT
+"""An address space under supervision: who uses it, what in it is sensitive, and its keeper."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mlockwipe.linux import procfs
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
+from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.calls import (
+    MCL_CURRENT,
+    MCL_FUTURE,
+    MREMAP_DONTUNMAP,
+    Call,
+    page_up,
+    released,
+    span,
+)
+from mlockwipe.supervisor.filters import MAP_LOCKED
+from mlockwipe.supervisor.journal import Journal, SaveArea
+from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.ranges import Range, RangeSet
+
+
+class Family:
+    """Address spaces that came out of one another by fork, and so may share pages.
+
+    `legacy` is what those that are gone had to protect, for a child whose parent was killed before the kernel
+    told of the fork.
+    """
+
+    def __init__(self) -> None:
+        self.members = 0
+        self.forked = False
+        self.legacy = RangeSet()
+
+
+@dataclass
+class Pending:
+    """A call that is under way: what was taken out of the sensitive set, and the content wiped for it."""
+
+    call: Call
+    taken: list[Range] = field(default_factory=list)
+    saved: list[tuple[int, memoryview]] = field(default_factory=list)
+    wiped_pages: int = 0
+
+
+class AddressSpace:
+    """One mm of the kernel, as far as the supervisor has to know it."""
+
+    def __init__(self, family: Family | None = None) -> None:
+        self.tids: set[int] = set()
+        self.ranges = RangeSet()
+        self.inherited = False  # whether `ranges` has inherited copies, which the kernel does not hold to be locked
+        self.future = False  # mlockall(MCL_FUTURE): what is mapped from now on is locked
+        self.program_break = 0
+        self.keeper: Keeper | None = None
+        self.unprotected = False  # a keeper was refused: said once, not tried again
+        self.family = family or Family()
+        self.family.members += 1
+        self.family.forked |= family is not None
+        self._slot: int | None = None
+
+    @property
+    def memory_fd(self) -> int:
+        return self.keeper.files.memory if self.keeper else -1
+
+    # -- keeping the journal ------------------------------------------------------------------------------------
+
+    def enter(self, journal: Journal, process: int) -> None:
+        """From here on the guardian knows of this address space."""
+        assert self.keeper is not None
+        self._slot = journal.open(self.keeper.pid, process, self.ranges)
+
+    def record(self, journal: Journal) -> None:
+        if self._slot is not None:
+            journal.write(self._slot, self.ranges)
+
+    def leave(self, journal: Journal) -> None:
+        if self._slot is not None:
+            journal.close(self._slot)
+            self._slot = None
+
+    # -- locking ------------------------------------------------------------------------------------------------
+
+    def _ask_kernel(self, start: int, end: int) -> None:
+        """Add what the kernel holds to be locked in [start, end)."""
+        if self.keeper is None:
+            return
+        for low, high in wipe.locked_ranges(self.keeper.files):
+            self.ranges.add(max(low, start), min(high, end))
+
+    def _lock_all(self, flags: int) -> None:
+        present = self._private_mappings()
+        if flags & MCL_FUTURE:
+            # all that will be mapped, so everything but the holes that what is there unlocked leaves
+            unlocked = RangeSet() if flags & MCL_CURRENT else RangeSet(present)
+            for start, end in self.ranges:
+                unlocked.remove(start, end)
+            self.ranges = RangeSet([(0, TASK_SIZE)])
+            for start, end in unlocked:
+                self.ranges.remove(start, end)
+        elif flags & MCL_CURRENT:
+            inherited = self.ranges if self.inherited else RangeSet()
+            self.ranges = RangeSet(present)
+            for start, end in inherited:
+                self.ranges.add(start, end)
+        self.future = bool(flags & MCL_FUTURE)
+
+    def _private_mappings(self) -> list[Range]:
+        """What mlockall(MCL_CURRENT) locks, the stack with the room that it may grow into."""
+        assert self.keeper is not None
+        found = []
+        below = 0
+        for vma in procfs.vmas(self.keeper.files.maps, 0, TASK_SIZE):
+            if not vma.shared:
+                found.append((below if vma.name == "[stack]" else vma.start, vma.end))
+            below = vma.end
+        return found
+
+    def inherit(self, ranges: RangeSet, program_break: int) -> None:
+        """After a fork: what is sensitive in the parent is so in the child. Its MCL_FUTURE is not passed on."""
+        self.inherited = True
+        self.ranges = ranges.copy()
+        self.program_break = program_break
+
+    def forget_unmapped(self) -> None:
+        """Keep of the inherited ranges what this child really has: not what MADV_DONTFORK withheld."""
+        mapped = self._private_mappings()
+        self.ranges = RangeSet(
+            part for start, end in mapped for part in self.ranges.within(start, end)
+        )
+
+    # -- releasing ----------------------------------------------------------------------------------------------
+
+    def concerns(self, call: Call, tid: int) -> list[Range]:
+        """The sensitive ranges that a call would release."""
+        ranges = self.ranges
+        return [
+            part
+            for start, end in released(call, self.program_break, self.memory_fd, tid)
+            for part in ranges.within(start, end)
+        ]
+
+    def begin(self, call: Call, tid: int, save_area: SaveArea) -> Pending:
+        """At the entry of a call: wipe what it releases, and save that for the case that it fails."""
+        pending = Pending(call)
+        parts = self.concerns(call, tid)
+        if parts and self.keeper:
+            saved = self._save(parts, save_area)
+            if saved is not None:
+                pending.saved = saved
+                pending.wiped_pages = self.wipe(parts, dying=False)
+            elif not self._will_fail(parts):
+                pending.wiped_pages = self.wipe(parts, dying=False)
+        pending.taken = self._take(call, parts)
+        return pending
+
+    def _take(self, call: Call, parts: list[Range]) -> list[Range]:
+        """Take out of the sensitive set what a successful call leaves unlocked or unmapped.
+
+        Now and not when the call has returned: by then another thread may have mapped and locked the same place.
+        """
+        arguments = call.arguments
+        match call.name:
+            case "munlock":
+                start, end = span(arguments[0], arguments[1])
+                taken = self.ranges.within(start, end)
+            case "munlockall":
+                taken = list(self.ranges)
+            case "mremap":
+                taken = parts + self.ranges.within(*span(arguments[0], arguments[1]))
+            case "madvise" | "process_madvise":
+                taken = []
+            case _:
+                taken = [] if self.future else parts
+        for start, end in taken:
+            self.ranges.remove(start, end)
+        return taken
+
+    def _save(self, parts: list[Range], save_area: SaveArea) -> list[tuple[int, memoryview]] | None:
+        """The content of the sensitive pages in `parts`, or None when it is too much to be saved."""
+        assert self.keeper is not None
+        saved: list[tuple[int, memoryview]] = []
+        for _, (start, end) in wipe.sensitive_pages(self.keeper.files, parts):
+            room = save_area.take(end - start)
+            if room is None:
+                for _, taken in saved:
+                    save_area.give_back(taken)
+                return None
+            os.preadv(self.keeper.files.memory, [room], start)
+            saved.append((start, room))
+        return saved
+
+    def _will_fail(self, parts: list[Range]) -> bool:
+        """Whether the kernel will refuse to unmap `parts`: sealed mappings, or no room for the pieces."""
+        assert self.keeper is not None
+        text = procfs.read_all(self.keeper.files.smaps).decode(errors="surrogateescape")
+        mappings = list(procfs.vma_flags(text))
+        limit = int(procfs.sysctl("vm/max_map_count"))
+        return len(mappings) >= limit - 1 or any(
+            "sl" in flags and vma.start < end and start < vma.end
+            for vma, flags in mappings
+            for start, end in parts
+        )
+
+    def end(self, pending: Pending, result: int, save_area: SaveArea) -> None:
+        """The call has returned: settle what it released, or bring back what it did not."""
+        call = pending.call
+        if -4096 < result < 0 or (call.name == "brk" and result != call.arguments[0]):
+            self._restore(pending)
+        else:
+            self._settle(pending, result)
+        for _, room in pending.saved:
+            save_area.give_back(room)
+
+    def abandon(self, pending: Pending, save_area: SaveArea) -> None:
+        """The task died in the call, which may have been done or not: what it released counts as still there."""
+        for _, room in pending.saved:
+            save_area.give_back(room)
+        for start, end in pending.taken:
+            self.ranges.add(start, end)
+
+    def _restore(self, pending: Pending) -> None:
+        assert self.keeper is not None or not pending.saved
+        for start, room in pending.saved:
+            try:
+                os.pwrite(self.memory_fd, room, start)
+            except OSError:
+                pass  # before Linux 6.12 an mmap(MAP_FIXED) that fails late has unmapped the place nevertheless
+        for start, end in pending.taken:
+            self.ranges.add(start, end)
+        match pending.call.name:
+            case "munlock":  # it fails at a hole, and has unlocked what lies before
+                start, end = span(*pending.call.arguments[:2])
+                self.ranges.remove(start, end)
+                self._ask_kernel(start, end)
+            case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
+                self._ask_kernel(*span(*pending.call.arguments[:2]))
+
+    def _settle(self, pending: Pending, result: int) -> None:
+        call = pending.call
+        arguments = call.arguments
+        match call.name:
+            case "mlock" | "mlock2":
+                self.ranges.add(*span(arguments[0], arguments[1]))
+            case "mlockall":
+                self._lock_all(arguments[0])
+            case "munlockall":
+                self.future = False
+            case "brk":
+                self.program_break = result
+            case "mmap":
+                if arguments[3] & MAP_LOCKED or self.future:
+                    self.ranges.add(*span(result, arguments[1]))
+            case "mremap":
+                self._settle_mremap(pending, result)
+
+    def _settle_mremap(self, pending: Pending, new: int) -> None:
+        old, old_length, new_length, flags = pending.call.arguments[:4]
+        old_end, kept = old + page_up(old_length), min(page_up(old_length), page_up(new_length))
+        moved = RangeSet(pending.taken).within(old, old + kept)
+        if self.future:
+            self.ranges.add(old, old_end)
+        self.ranges.remove(new, new + page_up(new_length))
+        for start, end in moved:
+            self.ranges.add(start - old + new, end - old + new)
+            if end == old_end and not flags & MREMAP_DONTUNMAP:
+                self.ranges.add(end - old + new, new + page_up(new_length))  # a locked mapping grows locked
+
+    # -- wiping -------------------------------------------------------------------------------------------------
+
+    def wipe(self, ranges: Iterable[Range], *, dying: bool) -> int:
+        """Zero the sensitive pages of `ranges`: the number of pages."""
+        assert self.keeper is not None
+        if self.family.forked:
+            wipe.drain_page_batches()
+            # alone from now on, there is nobody any more who could leave references to shared pages behind
+            self.family.forked = self.family.members > 1
+        return wipe.clear(self.keeper, ranges, dying=dying)
+
+    def release(self, journal: Journal, *, unmap_trapped: bool) -> int:
+        """No task of the program uses this memory any more: wipe it and give it back. The number of pages."""
+        pages = 0
+        for start, end in self.ranges:
+            self.family.legacy.add(start, end)
+        if self.keeper is not None:
+            try:
+                if self.ranges:
+                    wipe.end_native_aio(self.keeper)
+                    pages = self.wipe(list(self._final_ranges(unmap_trapped)), dying=True)
+            finally:
+                self.leave(journal)
+                self.keeper.let_go()
+                self.keeper = None
+        self.family.members -= 1
+        return pages
+
+    def lose_keeper(self, journal: Journal) -> None:
+        """The keeper was killed and is gone: nothing holds the memory any more."""
+        assert self.keeper is not None
+        self.leave(journal)
+        self.keeper.let_go()
+        self.keeper = None
+        self.unprotected = True
+
+    def _final_ranges(self, unmap_trapped: bool) -> Iterable[Range]:
+        assert self.keeper is not None
+        if unmap_trapped or self.inherited:
+            return self.ranges
+        # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
+        locked = wipe.locked_ranges(self.keeper.files)
+        return [part for start, end in locked for part in self.ranges.within(start, end)]
+
+    @property
+    def pages(self) -> int:
+        return sum(end - start for start, end in self.ranges) // PAGE_SIZE

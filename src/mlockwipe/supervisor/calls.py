@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""System calls as the supervisor sees them: decoded, whatever ABI they came in, and what each would release."""
+
+import ctypes
+import os
+import struct
+from typing import NamedTuple
+
+from mlockwipe.linux.arch.x86_64 import ABIS, I386, PAGE_SIZE, TASK_SIZE, call_name
+from mlockwipe.linux.libc import syscall
+from mlockwipe.supervisor.filters import MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MAP_FIXED
+from mlockwipe.supervisor.ranges import Range
+
+MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
+MCL_CURRENT, MCL_FUTURE = 1, 2
+MAP_FIXED_NOREPLACE = 0x100000
+_SHM_REMAP = 0o40000
+_IPC_SHMAT = 21
+_SYS_SHMCTL = 31
+_IPC_STAT = 2
+_RELEASING_ADVICE = frozenset((MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED))
+
+
+class Call(NamedTuple):
+    """A system call by name, with its arguments in the order of its manual page."""
+
+    name: str
+    arguments: tuple[int, ...]
+
+
+def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: int) -> Call:
+    """The call behind a number. i386's multiplexed and in-memory forms are unfolded.
+
+    KeyError for a call that the supervisor has no business with.
+    """
+    name = call_name(audit_arch, number)
+    if ABIS[audit_arch] is I386:
+        mask = I386.address_mask
+        arguments = tuple(value & mask for value in arguments)
+        if name == "old_mmap":
+            block = os.pread(memory_fd, 24, arguments[0]) if memory_fd != -1 else b""
+            if len(block) == 24:
+                return Call("mmap", struct.unpack("=6I", block))
+            return Call("mmap", (0,) * 6)
+        if name == "ipc":
+            if arguments[0] & 0xFFFF != _IPC_SHMAT:
+                raise KeyError(name)
+            return Call("shmat", (arguments[1], arguments[4], arguments[2]))
+    return Call(name, arguments)
+
+
+def page_up(value: int) -> int:
+    return (value + PAGE_SIZE - 1) & -PAGE_SIZE
+
+
+def span(address: int, length: int) -> Range:
+    """The pages that [address, address + length) touches."""
+    return address & -PAGE_SIZE, min(page_up(address + length), TASK_SIZE)
+
+
+def _pages(address: int, length: int) -> list[Range]:
+    """As `span`, but nothing for arguments that the kernel refuses: unaligned or beyond user space."""
+    if address % PAGE_SIZE or not 0 < length <= TASK_SIZE - address:
+        return []
+    return [(address, page_up(address + length))]
+
+
+def released(call: Call, program_break: int, memory_fd: int, tid: int) -> list[Range]:
+    """The ranges whose pages a call gives back to the kernel if it succeeds."""
+    arguments = call.arguments
+    match call.name:
+        case "munmap":
+            return _pages(arguments[0], arguments[1])
+        case "mmap":
+            if arguments[3] & MAP_FIXED and not arguments[3] & MAP_FIXED_NOREPLACE:
+                return _pages(arguments[0], arguments[1])
+        case "mremap":
+            return _released_by_mremap(arguments)
+        case "brk":
+            low, high = page_up(arguments[0]), page_up(program_break)
+            if arguments[0] and low < high:
+                return [(low, high)]
+        case "madvise":
+            if arguments[2] in _RELEASING_ADVICE:
+                return _pages(arguments[0], arguments[1])
+        case "process_madvise":
+            if arguments[3] in _RELEASING_ADVICE and _names(arguments[0], tid):
+                return _vector(memory_fd, arguments[1], arguments[2])
+        case "shmat":
+            if arguments[2] & _SHM_REMAP:
+                return _pages(arguments[1], _segment_size(arguments[0]))
+    return []
+
+
+def _released_by_mremap(arguments: tuple[int, ...]) -> list[Range]:
+    old, old_length, new_length, flags, new = arguments[:5]
+    found = []
+    if page_up(new_length) < page_up(old_length):
+        found += _pages(old + page_up(new_length), page_up(old_length) - page_up(new_length))
+    if flags & MREMAP_FIXED:
+        found += _pages(new, new_length)
+    return found
+
+
+def _names(pidfd: int, tid: int) -> bool:
+    """Whether a descriptor of task `tid` is a pidfd of its own process."""
+    pidfd = ctypes.c_int(pidfd & 0xFFFFFFFF).value
+    if pidfd < 0:
+        return True  # PIDFD_SELF and PIDFD_SELF_THREAD (Linux 6.14)
+    try:
+        with open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="ascii") as info:  # noqa: PTH123
+            fields = dict(line.split(":", 1) for line in info)
+        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
+            tgid = next(line.split()[1] for line in status if line.startswith("Tgid:"))
+        return fields.get("Pid", "").strip() == tgid
+    except OSError:
+        return False
+
+
+def _vector(memory_fd: int, address: int, count: int) -> list[Range]:
+    if memory_fd == -1:
+        return []
+    block = os.pread(memory_fd, 16 * min(count, 1024), address)
+    return [pages for base, length in struct.iter_unpack("=QQ", block) for pages in _pages(base, length)]
+
+
+def _segment_size(shmid: int) -> int:
+    """The size of a System V segment in bytes, 0 when it can't be had (another IPC namespace, no permission)."""
+    buffer = (ctypes.c_uint64 * 32)()
+    if syscall(_SYS_SHMCTL, shmid, _IPC_STAT, ctypes.addressof(buffer), 0, 0, 0) == -1:
+        return 0
+    return page_up(buffer[6])  # struct shmid64_ds: struct ipc64_perm of 48 bytes, then shm_segsz

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""The front: what the shell started and looks at. It stands for the program, in signals, job control and status.
+
+The program stays in the process group that the shell made, in the foreground if it was; the front moves into the
+group of the guardian. So what the terminal or `kill -- -PGID` sends reaches the program once and directly, and what
+reaches the front was meant for the program and is forwarded. When the program stops, the front stops itself, which
+is what the shell waits for.
+"""
+
+import contextlib
+import os
+import select
+import signal
+
+from mlockwipe.errors import Refused
+from mlockwipe.linux import signalfd
+from mlockwipe.supervisor import guardian
+from mlockwipe.supervisor.control import Channel
+from mlockwipe.supervisor.filters import filter_one
+
+_OLDEST_KERNEL = (5, 19)
+_CAP_SYS_PTRACE = 1 << 19
+_FAILED = 125
+
+
+class Options:
+    """What `mlockwipe run` was asked for."""
+
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        strict: bool = False,
+        unmap: bool = True,
+        report: str | None = None,
+        verbosity: int = 0,
+    ) -> None:
+        self.command = command
+        self.strict = strict
+        self.unmap = unmap
+        self.report = report
+        self.verbosity = verbosity
+
+
+def run(options: Options) -> int:
+    """Run a command under supervision: the exit status. Ends by the program's own signal if that ended it.
+
+    Refused when it can't be done here; nothing has been started then.
+    """
+    _check_machine()
+    _check_report(options)
+    if _is_supervised():
+        _say(options, "an outer mlockwipe run protects this command already")
+        os.execvp(options.command[0], options.command)
+    code = filter_one()
+    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    ours, theirs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        with guardian.tell_defects(theirs):
+            guardian.guard(options, code, mask, theirs)
+        os._exit(0)
+    theirs.close()
+    return _Front(options, ours, pid, every).stand()
+
+
+class _Front:
+    """The wait for the program."""
+
+    def __init__(self, options: Options, channel: Channel, guard: int, signals: set[signal.Signals]) -> None:
+        self._options = options
+        self._channel = channel
+        self._guardian = guard
+        self._program: int | None = None  # a pidfd: its pid may be another's one day
+        self._signals = signalfd.open_signalfd(signals)
+        self._own_senders: set[int] = {guard}
+        self._apart = False
+
+    def stand(self) -> int:
+        """Until the program has ended: its exit status."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), select.POLLIN)
+        poll.register(self._signals, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._signals:
+                    self._forward()
+                    continue
+                message = self._channel.receive()
+                if message is None:
+                    _say(self._options, "supervisor and guardian were both killed", always=True)
+                    return _FAILED
+                status = self._on_message(message[0], message[1])
+                if status is not None:
+                    return status
+
+    def _on_message(self, word: str, rest: str) -> int | None:
+        match word:
+            case "started":
+                program, supervisor = map(int, rest.split())
+                self._own_senders.add(supervisor)
+                self._started(program)
+            case "exited":
+                return int(rest)
+            case "killed":
+                return _die_by(int(rest))
+            case "stopped":
+                _stop_by(int(rest))
+            case "say":
+                _say(self._options, rest)
+            case "failed":
+                status, _, sentence = rest.partition(" ")
+                _say(self._options, sentence, always=True)
+                return int(status)
+        return None
+
+    def _started(self, program: int) -> None:
+        if self._program is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._program = os.pidfd_open(program)
+        try:
+            os.setpgid(0, self._guardian)
+            self._apart = True
+        except OSError:
+            pass  # the leader of a session can't leave its group, and gets what the terminal sends
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 0)
+        os.dup2(null, 1)
+        os.closerange(3, min(self._channel.fileno(), self._signals))
+
+    def _forward(self) -> None:
+        for info in signalfd.read_signals(self._signals):
+            if info.signal == signal.SIGCHLD or info.sender in self._own_senders:
+                continue
+            if info.code == signalfd.SI_KERNEL and not self._apart:
+                continue  # from the terminal, which has sent it to the program too
+            if self._program is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(self._program, info.signal)
+
+
+def _stop_by(number: int) -> None:
+    """Stop this process as the program was stopped; returns when it is continued."""
+    if number != signal.SIGSTOP:
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    if number != signal.SIGSTOP:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+
+
+def _die_by(number: int) -> int:
+    """End as the program did, by the same signal; if that does not end us (process 1), the shell's status for it."""
+    import resource
+
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its core dump if it had to
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        os.kill(os.getpid(), number)
+    return 128 + number
+
+
+def _say(options: Options, text: str, *, always: bool = False) -> None:
+    if always or options.verbosity >= 0:
+        with contextlib.suppress(OSError):
+            os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
+
+
+def _check_machine() -> None:
+    system = os.uname()
+    if system.machine != "x86_64":
+        raise Refused(f"the supervisor runs on x86_64 only, this is {system.machine}: use a kernel that wipes")
+    version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in system.release.split(".")[:2])
+    if version < _OLDEST_KERNEL:
+        raise Refused(f"Linux {system.release} is too old: 5.19 or later is needed for killable notifications")
+    try:
+        with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:  # noqa: PTH123
+            scope = int(file.read())
+    except FileNotFoundError:
+        return
+    if scope >= 3 or (scope == 2 and not _has_cap_sys_ptrace()):
+        raise Refused(
+            f"kernel.yama.ptrace_scope is {scope}, which forbids tracing: set it to 1"
+            + (" or run as root" if scope == 2 else " (that takes a reboot)")
+        )
+
+
+def _has_cap_sys_ptrace() -> bool:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
+        return any(
+            int(line.split()[1], 16) & _CAP_SYS_PTRACE for line in status if line.startswith("CapEff:")
+        )
+
+
+def _check_report(options: Options) -> None:
+    if options.report is None:
+        return
+    options.report = os.path.abspath(options.report)  # noqa: PTH100
+    try:
+        with open(options.report, "a", encoding="utf-8"):  # noqa: PTH123
+            pass
+        if not os.access(os.path.dirname(options.report), os.W_OK):  # noqa: PTH120
+            raise PermissionError(13, "the directory is not writable")
+    except OSError as error:
+        raise Refused(f"the report {options.report} can't be written: {error.strerror}") from None
+
+
+def _is_supervised() -> bool:
+    """Whether an ancestor is a supervisor: then this process is under its filter, and may not have another."""
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+                name, _, rest = stat.read().partition("(")[2].rpartition(")")
+        except OSError:
+            return False
+        if name == "mlockwipe-super":
+            return True
+        pid = int(rest.split()[1])
+    return False

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: MIT
+"""The guardian: parent of the supervisor, and its replacement when it is killed.
+
+The death of a tracer kills the tasks of the program (PTRACE_O_EXITKILL), not their keepers, which sleep on with the
+memory. The guardian is the nearest subreaper then: it wipes what the journal names, ends the keepers, and goes on as
+the supervisor for the processes that had never locked anything and so were not traced.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+from mlockwipe.linux import prctl, procfs, ptrace
+from mlockwipe.supervisor import program
+from mlockwipe.supervisor.control import Channel
+from mlockwipe.supervisor.journal import Journal, SaveArea
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.supervisor.front import Options
+
+_WALL = 0x40000000
+_PATIENCE = 10.0  # seconds for killed tasks to die
+
+
+class _Left:
+    """What the supervisor has entrusted to the guardian."""
+
+    def __init__(self) -> None:
+        self.listener = -1
+        self.program = 0
+        self.files: dict[int, list[int]] = {}  # of each keeper: mem, pagemap, maps
+
+    def take(self, message: tuple[str, str, list[int]]) -> None:
+        word, rest, fds = message
+        if word == "program":
+            self.program = int(rest)
+            (self.listener,) = fds
+        elif word == "keeper":
+            self.files[int(rest)] = fds
+        elif word == "gone":
+            for fd in self.files.pop(int(rest), []):
+                os.close(fd)
+
+
+def guard(options: "Options", filter_one: bytes, signal_mask: set[signal.Signals], front: Channel) -> None:
+    """In the guardian process: run a supervisor, and take over if it does not end by itself."""
+    front_pid = os.getppid()
+    prctl.become_subreaper()
+    journal, save_area = Journal(), SaveArea()
+    ours, supervisors = Channel.pair()
+    supervisor = os.fork()
+    if supervisor == 0:
+        ours.close()
+        prctl.become_subreaper()
+        prctl.set_name(b"mlockwipe-super")
+        with tell_defects(front):
+            _supervise(options, filter_one, signal_mask, front, front_pid, supervisors, journal, save_area)
+            os._exit(0)
+        os._exit(1)
+    supervisors.close()
+    prctl.set_name(b"mlockwipe-guard")
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)  # a group for the front to move into
+    _let_go_of_shell(front, ours)
+    left = _Left()
+    while (message := ours.receive()) is not None:
+        left.take(message)
+    _, status = os.waitpid(supervisor, _WALL)
+    if status == 0 or left.listener == -1:
+        return
+    prctl.set_name(b"mlockwipe-super")
+    front.send("say", "the supervisor was killed; its guardian wipes what it left and takes its place")
+    save_area.clear()
+    pages = _recover(journal, left.files)
+    journal.clear()
+    _take_over(options, left, front, front_pid, journal, save_area, pages)
+
+
+@contextlib.contextmanager
+def tell_defects(front: Channel) -> Iterator[None]:
+    """Send the traceback of an unexpected exception to the front: stderr is not ours here."""
+    try:
+        yield
+    except Exception:
+        import traceback
+
+        front.send("say", f"this is a defect of mlockwipe, please report it:\n{traceback.format_exc()}")
+
+
+def _supervise(
+    options: "Options",
+    filter_one: bytes,
+    signal_mask: set[signal.Signals],
+    front: Channel,
+    front_pid: int,
+    guardian: Channel,
+    journal: Journal,
+    save_area: SaveArea,
+) -> None:
+    try:
+        pid, listener = program.start(options.command, filter_one, signal_mask)
+    except program.NotStarted as error:
+        front.send("failed", error.status, str(error))
+        return
+    guardian.send("program", pid, fds=(listener,))
+    front.send("started", pid, os.getpid())
+    os.setsid()
+    _let_go_of_shell(front, guardian, listener)
+    # Imported now, while the program starts: nothing of it is needed before a first lock.
+    from mlockwipe.supervisor.report import Report
+    from mlockwipe.supervisor.supervisor import Supervisor
+
+    report = Report(options.command, options.report)
+    Supervisor(
+        listener, front, guardian, journal, save_area, report,
+        program=pid, strict=options.strict, unmap=options.unmap, front_pid=front_pid,
+    ).run()  # fmt: skip
+
+
+def _take_over(
+    options: "Options",
+    left: _Left,
+    front: Channel,
+    front_pid: int,
+    journal: Journal,
+    save_area: SaveArea,
+    pages: int,
+) -> None:
+    from mlockwipe.supervisor.report import Report
+    from mlockwipe.supervisor.supervisor import Supervisor
+
+    report = Report(options.command, options.report)
+    report.wiped["death of the supervisor"] += pages
+    front.send("started", left.program, os.getpid())
+    Supervisor(
+        left.listener, front, None, journal, save_area, report,
+        program=left.program, strict=options.strict, unmap=options.unmap, front_pid=front_pid,
+    ).run()  # fmt: skip
+
+
+def _let_go_of_shell(*keep: Channel | int) -> None:
+    """Give up what came from the shell: a pipe that the program closes must not stay open because of us."""
+    numbers = {end if isinstance(end, int) else end.fileno() for end in keep}
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+        if int(name) > 2 and int(name) not in numbers:
+            with contextlib.suppress(OSError):  # the listing's own descriptor
+                os.close(int(name))
+    os.chdir("/")
+
+
+def _recover(journal: Journal, files: dict[int, list[int]]) -> int:
+    """Wipe the memory that the keepers in the journal hold, and end them: the number of pages."""
+    from mlockwipe.supervisor import wipe
+    from mlockwipe.supervisor.keeper import Files, end_task
+
+    wipe.drain_page_batches()
+    pages = 0
+    for keeper, process, ranges in journal.entries():
+        _await_death(process)
+        _await_sleep(keeper)
+        # kernels with proc_mem.force_override=ptrace let only a tracer write to memory that is protected
+        with contextlib.suppress(OSError):
+            ptrace.seize(keeper, 0)
+        try:
+            opened = Files.of(*files[keeper]) if keeper in files else Files(keeper)
+            pages += wipe.clear_by_writing(opened, ranges)
+            opened.close()
+        except OSError:
+            pass  # the keeper is gone too
+        end_task(keeper)
+    return pages
+
+
+def _await_death(process: int) -> None:
+    """Wait until a process that was killed is a zombie or gone: till then it may still write."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if procfs.stat_fields(process)[0] in "ZX":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(process, os.WNOHANG | _WALL)
+        time.sleep(0.0005)
+
+
+def _await_sleep(keeper: int) -> None:
+    """Wait until a keeper is back in its sleep: up to 12 ms after the death of its tracer it may still be on its way."""
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            if procfs.stat_fields(keeper)[0] in "SZX":
+                return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        time.sleep(0.0005)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""What must survive the supervisor: the ranges of every keeper, and content saved for calls that may fail.
+
+Both lie in memory that the supervisor shares with its parent, the guardian. When the supervisor is killed the
+guardian finds here what is still to be wiped, and clears what was saved.
+"""
+
+import ctypes
+import mmap
+import struct
+
+from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.libc import function
+from mlockwipe.supervisor.ranges import Range, RangeSet
+
+_SLOTS = 1024
+_SLOT_SIZE = 4096
+_BANK_SIZE = 2032  # two banks after a header of 32 bytes
+_BANK_RANGES = (_BANK_SIZE - 8) // 16
+_HEADER = struct.Struct("=QQB")  # keeper, process, current bank
+_BANK_OFFSET = 16
+
+_MADV_DONTDUMP = 16
+_mlock = function("mlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class Journal:
+    """A table of keepers: pid, the process they were made for, and the sensitive ranges.
+
+    A range list is written to the bank that is not current, then the bank byte is switched: a supervisor that is
+    killed in between leaves a whole old list, never a torn one.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _SLOTS * _SLOT_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        self._free = list(range(_SLOTS - 1, -1, -1))
+
+    def open(self, keeper: int, process: int, ranges: RangeSet) -> int | None:
+        """Take a slot, or None when all are taken."""
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        offset = slot * _SLOT_SIZE
+        self._memory[offset + _BANK_OFFSET] = 0
+        self.write(slot, ranges)
+        struct.pack_into("=Q", self._memory, offset + 8, process)
+        struct.pack_into("=Q", self._memory, offset, keeper)  # last: this makes the slot count
+        return slot
+
+    def write(self, slot: int, ranges: RangeSet) -> None:
+        offset = slot * _SLOT_SIZE
+        bank = 1 - self._memory[offset + _BANK_OFFSET]
+        base = offset + 32 + bank * _BANK_SIZE
+        bounds = [bound for one in ranges for bound in one]
+        if len(bounds) > 2 * _BANK_RANGES:
+            bounds = [0, TASK_SIZE]  # too many to list: the whole of a dead program's anonymous memory instead
+        struct.pack_into(f"=Q{len(bounds)}Q", self._memory, base, len(bounds), *bounds)
+        self._memory[offset + _BANK_OFFSET] = bank
+
+    def close(self, slot: int) -> None:
+        struct.pack_into("=Q", self._memory, slot * _SLOT_SIZE, 0)
+        self._free.append(slot)
+
+    def entries(self) -> list[tuple[int, int, list[Range]]]:
+        """Every keeper with its process and its ranges."""
+        found = []
+        for slot in range(_SLOTS):
+            keeper, process, bank = _HEADER.unpack_from(self._memory, slot * _SLOT_SIZE)
+            if keeper:
+                base = slot * _SLOT_SIZE + 32 + bank * _BANK_SIZE
+                (count,) = struct.unpack_from("=Q", self._memory, base)
+                bounds = struct.unpack_from(f"={count}Q", self._memory, base + 8)
+                found.append((keeper, process, list(zip(bounds[::2], bounds[1::2], strict=True))))
+        return found
+
+    def clear(self) -> None:
+        """Forget every entry: the guardian has dealt with them."""
+        self._memory[:] = bytes(len(self._memory))
+        self._free = list(range(_SLOTS - 1, -1, -1))
+
+
+class SaveArea:
+    """Room for the content of pages that are wiped before a call of which nobody can say yet whether it succeeds."""
+
+    SIZE = 16 << 20
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self.SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        self._memory.madvise(_MADV_DONTDUMP)
+        self._view = memoryview(self._memory)
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._top = 0
+        self._locked = 0
+        self._taken: dict[int, int] = {}  # offset: length
+
+    def take(self, length: int) -> memoryview | None:
+        """Room for `length` bytes, or None when there is not so much left."""
+        if self._top + length > self.SIZE:
+            return None
+        offset = self._top
+        self._top += length
+        if self._top > self._locked and _mlock(self._address + offset, length) == 0:
+            self._locked = self._top  # beyond RLIMIT_MEMLOCK it stays unlocked: better saved than lost
+        self._taken[offset] = length
+        return self._view[offset : offset + length]
+
+    def give_back(self, room: memoryview) -> None:
+        """Clear the room and take it back."""
+        offset = ctypes.addressof(ctypes.c_char.from_buffer(room)) - self._address
+        room[:] = bytes(len(room))
+        del self._taken[offset]
+        self._top = max((start + length for start, length in self._taken.items()), default=0)
+
+    def clear(self) -> None:
+        """Clear it all: its owner died. Pages that were never written are not touched."""
+        self._memory[:] = bytes(self.SIZE)

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""The keeper: a task inside the program that holds its memory until it has been wiped.
+
+A process that dies gives its memory back in exit, where nothing can be caught reliably: SIGKILL skips the exit stop
+of ptrace when it arrives late in the call (431 of 1000 times on Linux 6.18). But memory is given back by the *last*
+task that uses it. The keeper is one more such task, asleep in pause(2) with every signal blocked: however the
+program ends, its memory outlives it, and is wiped through the keeper.
+
+A second task, the worker, is at hand for calls that must be executed inside the memory. It stays in a ptrace stop
+and dies with the supervisor. The keeper itself is never used for that: a supervisor that is killed lets go of all it
+traces, and a task caught between an injected call and its next stop would run on into the program's code.
+
+Both share nothing but the memory: their copy of the descriptors is closed, they are in a session of their own,
+and they are no children of the program. A child, even one that sends no signal, would show in waitpid(-1, ..., __WALL), so they
+are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
+"""
+
+import contextlib
+import os
+import signal
+import struct
+from collections.abc import Iterator
+
+from mlockwipe.linux import procfs, ptrace
+from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64, Abi
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
+from mlockwipe.supervisor.filters import OWN_PRCTL
+from mlockwipe.supervisor.inject import WALL, Injection, TaskGone
+
+NAME = b"mlockwipe-keep"
+
+_PROT_READ, _PROT_WRITE = 1, 2
+_MAP_PRIVATE_ANONYMOUS = 0x22
+_AT_FDCWD = -100
+_AT_SYSINFO_EHDR = 33
+_FLAG_TSYNC = 1
+_CLONE_FS, _CLONE_FILES, _CLONE_PARENT = 0x200, 0x400, 0x8000
+_SECCOMP_SET_MODE_FILTER = 1
+_LARGEST_READ = 0x7FFFF000  # read(2) transfers no more in one call
+
+_vdso_offsets: dict[int, int] = {}
+
+
+class Files:
+    """Descriptors of the files in /proc that show an address space, opened through its keeper."""
+
+    def __init__(self, pid: int) -> None:
+        self.memory = -1
+        self.pagemap = self.maps = self.smaps = -1
+        try:
+            self.memory = procfs.open_file(pid, "mem", os.O_RDWR)
+            self.pagemap = procfs.open_file(pid, "pagemap")
+            self.maps = procfs.open_file(pid, "maps")
+            self.smaps = procfs.open_file(pid, "smaps")
+        except OSError:
+            self.close()
+            raise
+
+    @classmethod
+    def of(cls, memory: int, pagemap: int, maps: int) -> "Files":
+        """Descriptors that somebody else has opened; without smaps, which can't be read once the program is dead."""
+        files = cls.__new__(cls)
+        files.memory, files.pagemap, files.maps, files.smaps = memory, pagemap, maps, -1
+        return files
+
+    def close(self) -> None:
+        for fd in (self.memory, self.pagemap, self.maps, self.smaps):
+            if fd != -1:
+                os.close(fd)
+        self.memory = self.pagemap = self.maps = self.smaps = -1
+
+
+class Keeper:
+    """The keeper of one address space, and its worker."""
+
+    def __init__(self, pid: int, abi: Abi, instruction: int) -> None:
+        self.pid = pid
+        self.abi = abi
+        self.instruction = instruction
+        self.files: Files
+        self.worker: Injection
+        self.program_break = 0  # at the time of its creation
+        self._zero_fd: int | None = None
+
+    @classmethod
+    def create(cls, tid: int, like: "Keeper | None" = None) -> "Keeper":
+        """Make a keeper from a stopped task. `like` is the keeper of the parent, after a fork.
+
+        TaskGone when the task dies meanwhile; OSError when the kernel refuses the tasks (RLIMIT_NPROC, a pids
+        cgroup) or the files.
+        """
+        if like is not None:
+            abi, instruction = like.abi, like.instruction
+        else:
+            abi, instruction = _system_call_instruction(tid)
+        with Injection(tid, abi, instruction) as program:
+            keeper = cls(_clone_aside(program), abi, instruction)
+            try:
+                keeper.program_break = program.call("brk", 0)
+                keeper._settle()
+            except BaseException:
+                keeper.let_go()
+                raise
+        return keeper
+
+    def _settle(self) -> None:
+        with Injection(self.pid, self.abi, self.instruction) as task:
+            task.call("close_range", 0, 0xFFFFFFFF, 0)
+            task.call("setsid")
+            self._open_files(task)
+            with self._scratch(task, NAME + b"\0/\0") as scratch:
+                task.call("prctl", PR_SET_NAME, scratch, 0, 0, 0)
+                task.call("chdir", scratch + len(NAME) + 1)
+            worker, _ = task.clone(_CLONE_PARENT | _CLONE_FILES | _CLONE_FS)
+            self.worker = Injection(worker, self.abi, self.instruction).__enter__()
+            task.point_at("pause")
+            # Not EXITKILL any more: from here on it outlives its supervisor. TRACEEXIT: if killed, it halts.
+            ptrace.set_options(self.pid, ptrace.O_TRACEEXIT)
+            ptrace.cont(self.pid)
+
+    def _open_files(self, task: Injection) -> None:
+        try:
+            self.files = Files(self.pid)
+        except PermissionError:
+            # a child of an undumpable process: /proc is closed to us until it is dumpable
+            task.call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
+            try:
+                self.files = Files(self.pid)
+            finally:
+                task.call("prctl", PR_SET_DUMPABLE, 0, OWN_PRCTL, 0, 0)
+
+    @contextlib.contextmanager
+    def _scratch(self, task: Injection, content: bytes) -> Iterator[int]:
+        """The address of a page with `content`, mapped for the while."""
+        flags = _MAP_PRIVATE_ANONYMOUS
+        address = checked_result(
+            task.call("mmap", 0, PAGE_SIZE, _PROT_READ | _PROT_WRITE, flags, 0xFFFFFFFF, 0), "mmap for the keeper"
+        )
+        try:
+            os.pwrite(self.files.memory, content, address)
+            yield address
+        finally:
+            task.call("munmap", address, PAGE_SIZE)
+
+    def add_filter(self, tid: int, code: bytes) -> bool:
+        """Add a filter to every thread of a stopped task's process at once, running ones too.
+
+        False when only this thread has got it: the threads have different filters already, and SECCOMP_FILTER_FLAG_TSYNC
+        is refused for those.
+        """
+        size = 16
+        with (
+            Injection(tid, self.abi, self.instruction) as program,
+            self._scratch(self.worker, bytes(size) + code) as scratch,
+        ):
+            layout = "=HxxxxxxQ" if program.abi is X86_64 else "=HxxI8x"
+            os.pwrite(self.files.memory, struct.pack(layout, len(code) // 8, scratch + size), scratch)
+            if not _may_add_filters(program.tid):
+                program.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+            result = program.call("seccomp", _SECCOMP_SET_MODE_FILTER, _FLAG_TSYNC, scratch)
+            if result <= 0:
+                checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
+                return True
+            result = program.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, scratch)
+            checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
+            return False
+
+    def read_zeros(self, start: int, end: int) -> None:
+        """Let the kernel clear [start, end), writable memory, by reading /dev/zero into it.
+
+        OSError when there is no /dev/zero (in a chroot) or the memory can't be written; TaskGone without worker.
+        """
+        if self._zero_fd is None:
+            with self._scratch(self.worker, b"/dev/zero\0") as path:
+                result = self.worker.call("openat", _AT_FDCWD, path, os.O_RDONLY, 0)
+            self._zero_fd = checked_result(result, "open(/dev/zero)")
+        while start < end:
+            length = min(end - start, _LARGEST_READ)
+            start += checked_result(self.worker.call("read", self._zero_fd, start, length), "read(/dev/zero)")
+
+    def let_go(self) -> None:
+        """End both tasks, and with them the address space if nobody else uses it; returns when they are gone."""
+        if hasattr(self, "files"):
+            self.files.close()
+        if hasattr(self, "worker"):
+            end_task(self.worker.tid)
+        end_task(self.pid)
+
+
+def _clone_aside(program: Injection) -> int:
+    """A task that shares the program's memory and is no child of it, in its first stop."""
+    middle, middle_there = program.clone()
+    pid = 0
+    try:
+        with Injection(middle, program.abi, program.instruction) as between:
+            pid, _ = between.clone()
+        end_task(middle)
+        program.call("wait4", middle_there, 0, WALL, 0)
+    except BaseException:
+        end_task(middle)
+        if pid:
+            end_task(pid)
+        raise
+    return pid
+
+
+def end_task(pid: int) -> None:
+    """Kill a task that is ours alone and reap it, through its exit stop if it has one."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        ptrace.cont(pid)  # SIGKILL does not wake a task from its exit stop (Linux 6.1 and later)
+    while True:
+        try:
+            result = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | WALL)
+        except ChildProcessError:
+            return
+        if result is None or result.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            ptrace.cont(pid)
+
+
+def checked_result(result: int, attempted: str) -> int:
+    if result < 0:
+        raise OSError(-result, f"{attempted}: {os.strerror(-result)}")
+    return result
+
+
+def _may_add_filters(tid: int) -> bool:
+    cap_sys_admin = 1 << 21
+    return (
+        procfs.status_field(tid, "NoNewPrivs") == "1"
+        or int(procfs.status_field(tid, "CapEff"), 16) & cap_sys_admin != 0
+    )
+
+
+def _system_call_instruction(tid: int) -> tuple[Abi, int]:
+    """The ABI of the code that a stopped task runs, and a system-call instruction that it can be pointed at.
+
+    The vdso has one, and programs leave the vdso alone; failing that, the one that the task has just executed.
+    """
+    try:
+        registers = ptrace.get_registers(tid)
+    except ProcessLookupError:
+        raise TaskGone(tid) from None
+    abi = I386 if registers.is_compat else X86_64
+    vdso = _vdso(tid, 4 if abi is I386 else 8)
+    if vdso:
+        offset = _vdso_offsets.get(abi.audit_arch)
+        if offset is None:
+            with contextlib.suppress(OSError), open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
+                memory.seek(vdso)
+                offset = memory.read(2 * PAGE_SIZE).find(abi.instruction)
+                _vdso_offsets[abi.audit_arch] = offset
+        if offset is not None and offset >= 0:
+            return abi, vdso + offset
+    return abi, registers.rip - len(abi.instruction)
+
+
+def _vdso(tid: int, word: int) -> int:
+    """The address of the vdso, from the auxiliary vector; 0 without one."""
+    with contextlib.suppress(OSError), open(f"/proc/{tid}/auxv", "rb") as auxv:  # noqa: PTH123
+        for key, value in struct.iter_unpack("=2I" if word == 4 else "=2Q", auxv.read()):
+            if key == _AT_SYSINFO_EHDR:
+                return int(value)
+    return 0

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""Starting the program: a child that installs filter one and then becomes the command."""
+
+import errno
+import os
+import signal
+
+from mlockwipe.linux import prctl, ptrace, seccomp
+from mlockwipe.supervisor.control import Channel
+
+_WALL = 0x40000000
+_CAP_SYS_ADMIN = 1 << 21
+
+
+class NotStarted(Exception):
+    """The command can't be run: the status for the shell, and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def start(command: list[str], filter_one: bytes, signal_mask: set[signal.Signals]) -> tuple[int, int]:
+    """Run a command under filter one: its pid and the listener. NotStarted when that can't be done.
+
+    The child inherits all that this process has from the shell: descriptors, process group, working directory.
+    """
+    ours, childs = Channel.pair()
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        _become(command, filter_one, signal_mask, childs)
+    childs.close()
+    try:
+        return pid, _escort(pid, ours)
+    except NotStarted:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, _WALL)
+        raise
+    finally:
+        ours.close()
+
+
+def _escort(pid: int, channel: Channel) -> int:
+    _probe_ptrace(pid)
+    channel.send("go")
+    listener = -1
+    while (message := channel.receive()) is not None:
+        word, rest, fds = message
+        if word == "failed":
+            status, _, sentence = rest.partition(" ")
+            raise NotStarted(int(status), sentence)
+        (listener,) = fds
+        channel.send("go")
+    if listener == -1:
+        raise NotStarted(125, "the child that was to become the command died before it could")
+    return listener
+
+
+def _probe_ptrace(pid: int) -> None:
+    """Find out now, with nothing at stake, whether ptrace works here."""
+    try:
+        ptrace.seize(pid, 0)
+        ptrace.interrupt(pid)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | _WALL)
+        ptrace.detach(pid)
+    except PermissionError:
+        raise NotStarted(
+            125,
+            "ptrace is refused here: allow it in the seccomp profile of the container, or set kernel.yama.ptrace_scope "
+            "to 1 or less",
+        ) from None
+
+
+def _become(command: list[str], filter_one: bytes, signal_mask: set[signal.Signals], channel: Channel) -> None:
+    """In the child. Does not return."""
+    try:
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
+            signal.signal(number, signal.SIG_DFL)
+        channel.receive()
+        try:
+            if not _has_cap_sys_admin():
+                prctl.set_no_new_privileges()
+            listener = seccomp.install_with_listener(filter_one)
+        except OSError as error:
+            channel.send("failed", 125, _why_no_filter(error))
+            os._exit(125)
+        channel.send("listener", fds=(listener,))
+        os.close(listener)
+        channel.receive()
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
+        status, sentence = _execute(command)
+        channel.send("failed", status, sentence)
+    finally:
+        os._exit(125)
+
+
+def _execute(command: list[str]) -> tuple[int, str]:
+    name = command[0]
+    try:
+        os.execvp(name, command)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:  # as execvp(3): a script without its #! line
+            os.execv("/bin/sh", ["sh", _on_path(name), *command[1:]])
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return 127, f"{name}: command not found"
+        return 126, f"{name}: {error.strerror}"
+    raise AssertionError("exec returned")
+
+
+def _on_path(name: str) -> str:
+    if "/" not in name:
+        for directory in os.get_exec_path():
+            path = f"{directory or '.'}/{name}"
+            if os.access(path, os.X_OK):
+                return path
+    return name
+
+
+def _has_cap_sys_admin() -> bool:
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
+        for line in status:
+            if line.startswith("CapEff:"):
+                return int(line.split()[1], 16) & _CAP_SYS_ADMIN != 0
+    return False
+
+
+def _why_no_filter(error: OSError) -> str:
+    if error.errno == errno.EBUSY:
+        return (
+            "this process is under a seccomp notification listener already, and the kernel allows one only: start "
+            "mlockwipe outside of it"
+        )
+    if error.errno == errno.EINVAL:
+        return "this kernel has no killable seccomp notification: Linux 5.19 or later is needed"
+    return f"seccomp is refused here: {error.strerror}; allow seccomp(2) in the profile of the container"

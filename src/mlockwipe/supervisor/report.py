@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""What the supervisor did: counts for `--report`, and what it tells the user, each thing once."""
+
+import os
+from collections import Counter
+from typing import Any
+
+SCHEMA = 1
+
+
+class Report:
+    """Counts of one run."""
+
+    def __init__(self, command: list[str], path: str | None) -> None:
+        self.command = command
+        self.path = path
+        self.status: dict[str, int] | None = None
+        self.attached = 0
+        self.wiped: Counter[str] = Counter()
+        self.unprotected: Counter[tuple[str, str]] = Counter()
+
+    def as_json(self, *, final: bool) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "command": self.command,
+            "final": final,
+            "status": self.status,
+            "processes_attached": self.attached,
+            "pages_wiped": dict(sorted(self.wiped.items())),
+            "unprotected": [
+                {"program": program, "reason": reason, "times": times}
+                for (program, reason), times in sorted(self.unprotected.items())
+            ],
+        }
+
+    def write(self, *, final: bool) -> None:
+        """Replace the report file by the present state; a reader sees the old one or the new one, whole."""
+        if self.path is None:
+            return
+        import json
+
+        temporary = f"{self.path}.{os.getpid()}"
+        with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
+            json.dump(self.as_json(final=final), file, indent=2)
+            file.write("\n")
+        os.replace(temporary, self.path)  # noqa: PTH105

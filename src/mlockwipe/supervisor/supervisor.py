@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: MIT
+"""The supervisor's loop: notifications of filter one, stops of the tasks it traces, their ends, and its parent.
+
+It is one thread. Every event is handled to its end before the next is looked at, so there is one order of things:
+the tables here change only between events.
+"""
+
+import contextlib
+import errno
+import os
+import select
+import signal
+
+from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
+from mlockwipe.linux.arch.x86_64 import I386, X86_64
+from mlockwipe.supervisor import attach
+from mlockwipe.supervisor.address_space import AddressSpace, Pending
+from mlockwipe.supervisor.calls import Call, decode
+from mlockwipe.supervisor.control import Channel
+from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
+from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
+from mlockwipe.supervisor.journal import Journal, SaveArea
+from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.report import Report
+from mlockwipe.supervisor.task import Task, TaskState
+
+_STOPS = os.WSTOPPED | os.WCONTINUED | os.WNOHANG | WALL
+_EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
+_JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
+_LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
+_GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
+_ERESTARTSYS, _ERESTARTNOINTR = 512, 513
+_NOTIFIED_CALLS = ("mlock", "mlock2", "mlockall", "mmap", "prctl", "seccomp")
+_NOTIFIED = {
+    False: frozenset(X86_64.numbers[name] for name in _NOTIFIED_CALLS),
+    True: frozenset(I386.numbers[name] for name in (*_NOTIFIED_CALLS, "old_mmap")),
+}
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+SIGNALS = (signal.SIGCHLD, *_FORWARDED)  # to be blocked by whoever runs a supervisor
+
+
+class Supervisor:
+    """Everything that is known of the program and its descendants."""
+
+    def __init__(
+        self,
+        listener: int,
+        front: Channel,
+        guardian: Channel | None,
+        journal: Journal,
+        save_area: SaveArea,
+        report: Report,
+        *,
+        program: int,
+        strict: bool,
+        unmap: bool,
+        front_pid: int,
+    ) -> None:
+        self._listener = listener
+        self._front: Channel | None = front
+        self._guardian = guardian
+        self._journal = journal
+        self._save_area = save_area
+        self._report = report
+        self._program = program
+        self._program_ended = False
+        self._strict = strict
+        self._unmap = unmap
+        self._front_pid = front_pid
+        self._tasks: dict[int, Task] = {}
+        self._keepers: dict[int, AddressSpace] = {}
+        self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
+        self._filter_two: bytes | None = None
+        self._said: set[str] = set()
+        self._signals = signalfd.open_signalfd(SIGNALS)
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until the last descendant is gone."""
+        poll = select.epoll()
+        poll.register(self._signals, select.EPOLLIN)
+        poll.register(self._listener, select.EPOLLIN)
+        assert self._front is not None
+        front = self._front.fileno()
+        poll.register(front, select.EPOLLIN)
+        while self._handle_children():
+            for fd, events in poll.poll():
+                if fd == self._signals:
+                    self._forward_signals()
+                elif fd == self._listener:
+                    if events & select.EPOLLIN:
+                        self._on_notification()
+                    else:
+                        poll.unregister(fd)  # no task is left that has the filter
+                elif fd == front:
+                    poll.unregister(fd)
+                    self._front_is_gone()
+        poll.close()
+        self._report.write(final=True)
+
+    def _handle_children(self) -> bool:
+        """Everything that waits to be told of our children: False when there is none left."""
+        with contextlib.suppress(ChildProcessError):  # also when all children are zombies
+            while (stop := os.waitid(os.P_ALL, 0, _STOPS)) is not None:
+                self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
+        try:
+            while (end := os.waitid(os.P_ALL, 0, _EXITS)) is not None:
+                self._on_exit(end.si_pid, end.si_status, end.si_code)
+                os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
+                if end.si_pid == self._program:
+                    self._program_has_ended(end.si_status, end.si_code)
+        except ChildProcessError:
+            return False
+        return True
+
+    def _forward_signals(self) -> None:
+        for info in signalfd.read_signals(self._signals):
+            if info.signal != signal.SIGCHLD and not self._program_ended:
+                os.kill(self._program, info.signal)
+
+    def _front_is_gone(self) -> None:
+        self._front = None
+        if not self._program_ended:
+            os.kill(self._program, signal.SIGKILL)  # whoever killed the front meant the program
+
+    def _program_has_ended(self, status: int, code: int) -> None:
+        self._program_ended = True
+        exited = code == os.CLD_EXITED
+        self._report.status = {"exit" if exited else "signal": status}
+        if self._front_pid == 1:
+            # process 1 takes everything with it: have it all dead and wiped before it goes
+            self._end_all()
+        self._write_report()
+        if self._front is not None:
+            self._front.send("exited" if exited else "killed", status)
+
+    def _end_all(self) -> None:
+        for tid in [*self._tasks, *attach.children(os.getpid())]:
+            if tid not in self._keepers:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(tid, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        while self._handle_children():
+            poll.poll()
+            signalfd.read_signals(self._signals)
+            for child in attach.children(os.getpid()):
+                if child not in self._keepers:
+                    os.kill(child, signal.SIGKILL)
+
+    def _write_report(self) -> None:
+        try:
+            self._report.write(final=False)
+        except OSError as error:
+            self._say("report", f"the report can't be written: {error}")
+
+    def _say(self, key: str, text: str) -> None:
+        """Tell the user, once."""
+        if key not in self._said:
+            self._said.add(key)
+            if self._front is not None:
+                self._front.send("say", text)
+
+    # -- stops --------------------------------------------------------------------------------------------------
+
+    def _on_stop(self, tid: int, status: int, code: int) -> None:
+        task = self._tasks.get(tid)
+        if task is None:
+            self._on_stop_of_other(tid, status, code)
+            return
+        if code == os.CLD_CONTINUED:
+            return
+        try:
+            event = status >> 8
+            if event == ptrace.EVENT_SECCOMP:
+                self._on_trapped_call(task)
+            elif status == ptrace.SYSCALL_STOP:
+                self._call_returned(task)
+                ptrace.cont(tid)
+            elif event in (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE):
+                with contextlib.suppress(*_GONE):  # of the child
+                    self._adopt(ptrace.get_event_message(tid), task)
+                ptrace.cont(tid)
+            elif event == ptrace.EVENT_EXEC:
+                self._on_exec(task, ptrace.get_event_message(tid))
+                ptrace.cont(tid)
+            else:
+                self._resume(task, status)
+        except _GONE:
+            # killed in the stop: its end is reported like any other; or another task was, that this was about
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(tid)
+
+    def _on_stop_of_other(self, tid: int, status: int, code: int) -> None:
+        keeper = self._keepers.get(tid)
+        if keeper is not None:
+            assert keeper.keeper is not None
+            if status >> 8 == ptrace.EVENT_EXIT:
+                pass  # somebody killed it: there it stays, and holds the memory, until let go
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
+        elif code == os.CLD_TRAPPED:
+            self._newborn.add(tid)
+        elif tid == self._program and self._front is not None:
+            self._tell_front_of_job_control(status if code == os.CLD_STOPPED else None)
+
+    def _resume(self, task: Task, status: int) -> None:
+        """Let a task go on from a stop on its way to user space, as the stop demands."""
+        if task.state is TaskState.NOTIFIED:
+            self._call_returned(task)
+        self._add_filter(task)
+        event, number = status >> 8, status & 0xFF
+        if event == ptrace.EVENT_STOP and number in _JOB_CONTROL:
+            task.state = TaskState.GROUP_STOPPED
+            ptrace.listen(task.tid)
+            if task.tid == self._program:
+                self._tell_front_of_job_control(number)
+            return
+        if task.state is TaskState.GROUP_STOPPED:
+            task.state = TaskState.RUNNING
+            if task.tid == self._program:
+                self._tell_front_of_job_control(None)
+        if event == 0:
+            self._restart_lock(task.tid)
+            ptrace.cont(task.tid, number)
+        else:
+            ptrace.cont(task.tid)
+
+    def _tell_front_of_job_control(self, stopped_by: int | None) -> None:
+        """The program was stopped by a signal, or continued: so is the front, which the shell looks at."""
+        if self._front is None:
+            return
+        if stopped_by is not None:
+            self._front.send("stopped", stopped_by)
+        else:
+            os.kill(self._front_pid, signal.SIGCONT)
+
+    def _restart_lock(self, tid: int) -> None:
+        """Keep a signal from turning a lock into EINTR.
+
+        A notified call that nobody has received yet is interrupted by any signal and would be restarted only under
+        SA_RESTART (85 of 2000 calls under a 300 us timer, Linux 6.18); mlock(2) knows no EINTR.
+        """
+        registers = ptrace.get_registers(tid)
+        if registers.result == -_ERESTARTSYS and registers.orig_rax in _NOTIFIED[registers.is_compat]:
+            registers.rax = (1 << 64) - _ERESTARTNOINTR
+            ptrace.set_registers(tid, registers)
+
+    # -- calls of filter two ------------------------------------------------------------------------------------
+
+    def _on_trapped_call(self, task: Task) -> None:
+        audit_arch, number, arguments = ptrace.get_syscall_entry(task.tid)
+        space = task.space
+        try:
+            call = decode(audit_arch, number, arguments, space.memory_fd)
+        except KeyError:
+            ptrace.cont(task.tid)
+            return
+        if call.name in ("clone", "clone3"):
+            self._clear_untraced(task, call)
+        elif space.ranges and self._begin(task, call):
+            task.state = TaskState.IN_CALL
+            ptrace.cont_to_syscall_stop(task.tid)
+            return
+        ptrace.cont(task.tid)
+
+    def _begin(self, task: Task, call: Call) -> bool:
+        """Do what a call demands at its entry: False if its return is of no interest."""
+        pending = self._wiping(task, call)
+        if pending is None:
+            return False
+        growing = call.name == "brk" and call.arguments[0] > task.space.program_break
+        future = call.name in ("mmap", "munlockall") and task.space.future
+        if not (pending.taken or pending.saved or pending.wiped_pages or growing or future):
+            return False
+        if pending.taken:
+            task.space.record(self._journal)
+        task.pending = pending
+        return True
+
+    def _wiping(self, task: Task, call: Call) -> Pending | None:
+        try:
+            pending = task.space.begin(call, task.tid, self._save_area)
+        except OSError as error:
+            self._not_protected(task.tgid, f"pages released by {call.name} could not be wiped: {error}")
+            return None
+        if pending.wiped_pages:
+            self._report.wiped[call.name] += pending.wiped_pages
+        return pending
+
+    def _call_returned(self, task: Task) -> None:
+        task.state = TaskState.RUNNING
+        pending, task.pending = task.pending, None
+        if pending is not None:
+            result = ptrace.get_registers(task.tid).result
+            task.space.end(pending, result, self._save_area)
+            task.space.record(self._journal)
+
+    def _clear_untraced(self, task: Task, call: Call) -> None:
+        """A child made with CLONE_UNTRACED would have filter two and no tracer: every trapped call would fail."""
+        if call.name == "clone":
+            registers = ptrace.get_registers(task.tid)
+            register = "rbx" if registers.is_compat else "rdi"
+            setattr(registers, register, getattr(registers, register) & ~CLONE_UNTRACED)
+            ptrace.set_registers(task.tid, registers)
+        elif task.space.memory_fd != -1:
+            address = call.arguments[0]  # struct clone_args begins with 64 bits of flags
+            with contextlib.suppress(OSError):
+                flags = int.from_bytes(os.pread(task.space.memory_fd, 8, address), "little")
+                if flags & CLONE_UNTRACED:
+                    os.pwrite(task.space.memory_fd, (flags & ~CLONE_UNTRACED).to_bytes(8, "little"), address)
+
+    # -- calls of filter one ------------------------------------------------------------------------------------
+
+    def _on_notification(self) -> None:
+        notification = seccomp.receive(self._listener)
+        if notification is None:
+            return
+        try:
+            self._answer(notification)
+        except _GONE:
+            # killed meanwhile, or this is about a task of its process that was: if it still waits, it goes on
+            seccomp.let_go_on(self._listener, notification)
+
+    def _answer(self, notification: seccomp.Notification) -> None:
+        tid = notification.tid
+        task = self._tasks.get(tid)
+        memory_fd = task.space.memory_fd if task else -1
+        call = decode(notification.audit_arch, notification.number, notification.arguments, memory_fd)
+        if call.name == "seccomp":
+            self._say(
+                "listener",
+                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one a process: "
+                "the call fails with EBUSY",
+            )
+            seccomp.let_go_on(self._listener, notification)
+            return
+        if task is None:
+            task = self._attach(tid)
+        if task is None or task.space.unprotected:
+            if self._strict and call.name in _LOCKS:
+                seccomp.refuse(self._listener, notification, errno.EPERM)
+            else:
+                seccomp.let_go_on(self._listener, notification)
+        elif task.space.keeper is None or not task.filtered:
+            self._prepare(notification, task)  # the call is restarted, and notified again
+        else:
+            self._let_lock(notification, task, call)
+
+    def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
+        if call.name in _LOCKS:
+            task.pending = self._wiping(task, call)
+            if task.pending is not None:
+                task.state = TaskState.NOTIFIED
+                # Asked for while the call waits, which is a killable wait by now, the stop comes when it is done.
+                ptrace.interrupt(task.tid)
+        seccomp.let_go_on(self._listener, notification)
+
+    def _attach(self, tid: int) -> Task | None:
+        """Trace all tasks of a process, and of the process whose memory it borrows by vfork. None: refused."""
+        tgid = int(procfs.status_field(tid, "Tgid"))
+        space = AddressSpace()
+        try:
+            members = attach.seize_sharing(tgid)
+        except PermissionError:
+            tracer = procfs.status_field(tid, "TracerPid")
+            self._not_protected(
+                tgid,
+                f"it is traced by process {tracer}" if tracer != "0" else "the kernel refuses ptrace of it",
+            )
+            return None
+        for member, process in members:
+            self._tasks[member] = Task(member, process, space)
+            space.tids.add(member)
+        self._report.attached += len({process for _, process in members})
+        return self._tasks[tid]
+
+    def _prepare(self, notification: seccomp.Notification, task: Task) -> None:
+        """Stop the caller of a lock before it locks, prepare its process, and let it call again."""
+        ptrace.interrupt(task.tid)
+        seccomp.refuse(self._listener, notification, _ERESTARTNOINTR)
+        status = await_stop(task.tid)
+        if task.space.keeper is None:
+            self._protect(task)
+        self._add_filter(task)
+        for other in task.space.tids:
+            if not self._tasks[other].filtered:
+                # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
+                ptrace.interrupt(other)
+        self._resume(task, status)
+
+    def _protect(self, task: Task, like: Keeper | None = None) -> None:
+        """Give the address space of a stopped task its keeper."""
+        space = task.space
+        try:
+            space.keeper = Keeper.create(task.tid, like)
+        except OSError as error:
+            space.unprotected = True
+            self._not_protected(task.tgid, str(error))
+            return
+        self._keepers[space.keeper.pid] = space
+        if like is None:
+            space.program_break = space.keeper.program_break
+        space.enter(self._journal, task.tgid)
+        if self._guardian is not None:
+            files = space.keeper.files
+            self._guardian.send("keeper", space.keeper.pid, fds=(files.memory, files.pagemap, files.maps))
+
+    def _add_filter(self, task: Task) -> None:
+        """Add filter two to the process of a stopped task, if it is not there."""
+        keeper = task.space.keeper
+        if task.filtered or keeper is None:
+            return
+        if self._filter_two is None:
+            self._filter_two = filter_two(unmap=self._unmap)
+        try:
+            whole_process = keeper.add_filter(task.tid, self._filter_two)
+        except OSError as error:
+            task.space.unprotected = True
+            self._not_protected(task.tgid, str(error))
+            return
+        task.filtered = True
+        if whole_process:
+            for other in task.space.tids:
+                if self._tasks[other].tgid == task.tgid:
+                    self._tasks[other].filtered = True
+
+    def _not_protected(self, tgid: int, reason: str) -> None:
+        try:
+            program = os.readlink(f"/proc/{tgid}/exe")  # noqa: PTH115
+        except OSError:
+            program = "?"
+        self._report.unprotected[program, reason] += 1
+        verb = "its lock is refused" if self._strict else "it goes on"
+        self._say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")
+
+    # -- births, exec and ends ----------------------------------------------------------------------------------
+
+    def _adopt(self, child: int, parent: Task) -> None:
+        """A task of ours has made another, which waits in its first stop or will be there soon."""
+        if child in self._newborn:
+            self._newborn.discard(child)
+        else:
+            await_stop(child)
+        tgid = int(procfs.status_field(child, "Tgid"))
+        if tgid == parent.tgid:
+            space = parent.space
+        elif _share_memory(child, parent.tid):
+            space = parent.space
+        else:
+            space = AddressSpace(parent.space.family)
+            space.inherit(parent.space.ranges, parent.space.program_break)
+        self._welcome(Task(child, tgid, space, parent.filtered), parent.space.keeper)
+
+    def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
+        self._tasks[task.tid] = task
+        task.space.tids.add(task.tid)
+        try:
+            if task.space.ranges and task.space.keeper is None and not task.space.unprotected:
+                self._protect(task, parent_keeper)
+                if task.space.keeper is not None:
+                    task.space.forget_unmapped()
+                    task.space.record(self._journal)
+        finally:
+            ptrace.cont(task.tid)
+
+    def _on_exec(self, task: Task, former_tid: int) -> None:
+        """A process has begun a new program: all its threads but this one are gone, and so is its memory."""
+        space = task.space
+        for other in [other for other in space.tids if self._tasks[other].tgid == task.tgid]:
+            self._forget(other)
+        self._forget(former_tid)
+        task = Task(task.tid, task.tgid, AddressSpace(), task.filtered)
+        self._tasks[task.tid] = task
+        task.space.tids.add(task.tid)
+        if not space.tids:
+            self._release(space, "exec")
+
+    def _on_exit(self, tid: int, status: int, code: int) -> None:
+        """A task is dead and not yet reaped: its parent hears of it when we have wiped, not before."""
+        self._newborn.discard(tid)
+        keeper_of = self._keepers.get(tid)
+        if keeper_of is not None:
+            self._lost_keeper(tid, keeper_of)
+            return
+        task = self._tasks.get(tid)
+        if task is None:
+            return
+        self._forget(tid)
+        if not task.space.tids:
+            self._release(task.space, _cause(status, code))
+
+    def _forget(self, tid: int) -> None:
+        task = self._tasks.pop(tid, None)
+        if task is None:
+            return
+        task.space.tids.discard(tid)
+        if task.pending is not None:
+            task.space.abandon(task.pending, self._save_area)
+            task.pending = None
+
+    def _release(self, space: AddressSpace, cause: str) -> None:
+        pid = space.keeper.pid if space.keeper else None
+        try:
+            pages = space.release(self._journal, unmap_trapped=self._unmap)
+        except OSError as error:
+            self._not_protected(pid or 0, f"pages released by {cause} could not be wiped: {error}")
+        else:
+            if pages:
+                self._report.wiped[cause] += pages
+        if pid is not None:
+            del self._keepers[pid]
+            if self._guardian is not None:
+                self._guardian.send("gone", pid)
+
+    def _lost_keeper(self, pid: int, space: AddressSpace) -> None:
+        """Somebody killed a keeper, and it got past its exit stop: its memory is no longer held."""
+        del self._keepers[pid]
+        space.lose_keeper(self._journal)
+        self._not_protected(pid, "its keeper was killed")
+
+
+def _cause(status: int, code: int) -> str:
+    if code == os.CLD_EXITED:
+        return "exit"
+    try:
+        return signal.Signals(status).name
+    except ValueError:
+        return f"SIGRTMIN+{status - signal.SIGRTMIN}"
+
+
+def _share_memory(first: int, second: int) -> bool:
+    try:
+        return kcmp.same_address_space(first, second)
+    except OSError:
+        return False  # gone, or a kernel without kcmp: as after a fork, a keeper of its own does no harm

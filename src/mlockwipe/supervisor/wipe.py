@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Overwriting released pages: which of them, and by which hand.
+
+Only resident anonymous pages of private mappings are written. File pages, shared memory, device memory and the zero
+page are not, and nothing is faulted in to be wiped.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+from collections.abc import Iterable, Iterator
+
+from mlockwipe.linux import procfs
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+from mlockwipe.linux.libc import function
+from mlockwipe.supervisor.inject import TaskGone
+from mlockwipe.supervisor.keeper import Files, Keeper
+from mlockwipe.supervisor.ranges import Range
+
+# From this size on the kernel clears faster in the keeper's own context, by read(2) of /dev/zero, than through
+# /proc/PID/mem, where every page is looked up and mapped for the copy.
+_THROUGH_KEEPER = 1 << 20
+_CHUNK = 1 << 20
+_zeros = memoryview(bytes(_CHUNK))
+
+_PROT_READ_WRITE = 3
+_MADV_COLLAPSE = 25  # Linux 6.1
+_madvise = function("madvise", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, sleeps=True)
+_HUGE = 1 << 21
+_own = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+_own_huge = (ctypes.addressof(ctypes.c_char.from_buffer(_own)) + _HUGE - 1) & -_HUGE
+
+
+def drain_page_batches() -> None:
+    """Have every CPU give up the page references in its batches of pending mlock and LRU work.
+
+    A page that a fork child shared is written in place by its last user only if nobody else holds a reference;
+    batches do (64 of 2048 pages, Linux 6.18), the write then goes to a copy, and the page is freed as it was.
+    MADV_COLLAPSE begins with lru_add_drain_all(), whatever becomes of the collapse (mm/khugepaged.c, Linux 6.1).
+    """
+    _madvise(_own_huge, _HUGE, _MADV_COLLAPSE)
+
+
+def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[tuple[procfs.Vma, Range]]:
+    """The runs of resident anonymous pages in `ranges`, each with the private mapping it lies in."""
+    devices: set[int] | None = None
+    for start, end in ranges:
+        for vma in procfs.vmas(files.maps, start, end):
+            if vma.shared or vma.name.startswith(("[vvar", "[vdso", "[vsyscall")):
+                continue
+            pages = procfs.anonymous_pages(files.pagemap, max(start, vma.start), min(end, vma.end))
+            if not pages:
+                continue
+            if vma.inode:
+                # Pages of a device that was mapped MAP_PRIVATE have no struct page and so look anonymous.
+                if devices is None:
+                    devices = _device_mappings(files)
+                if vma.start in devices:
+                    continue
+            for run in pages:
+                yield vma, run
+
+
+def _device_mappings(files: Files) -> set[int]:
+    if files.smaps == -1:
+        return set()
+    text = procfs.read_all(files.smaps).decode(errors="surrogateescape")
+    return {vma.start for vma, flags in procfs.vma_flags(text) if flags & {"io", "pf", "mm"}}
+
+
+def locked_ranges(files: Files) -> list[Range]:
+    """The mappings that the kernel holds to be locked (`lo` in VmFlags of smaps)."""
+    text = procfs.read_all(files.smaps).decode(errors="surrogateescape")
+    return [(vma.start, vma.end) for vma, flags in procfs.vma_flags(text) if "lo" in flags]
+
+
+def clear(keeper: Keeper, ranges: Iterable[Range], *, dying: bool) -> int:
+    """Zero the sensitive pages in `ranges` and return their number.
+
+    `dying`: no task of the program uses the memory any more, so its protection may be changed on the way.
+    OSError when a page that is still mapped can't be written.
+    """
+    runs = list(sensitive_pages(keeper.files, ranges))
+    large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
+    done: set[Range] = set()
+    if large:
+        with contextlib.suppress(TaskGone):
+            for vma, run in large:
+                if _read_zeros(keeper, vma, run):
+                    done.add(run)
+    for _, run in runs:
+        if run not in done:
+            _write_zeros(keeper.files, run)
+    return sum((end - start) // PAGE_SIZE for _, (start, end) in runs)
+
+
+def clear_by_writing(files: Files, ranges: Iterable[Range]) -> int:
+    """As `clear`, of memory whose keeper is not ours to use: the number of pages."""
+    runs = list(sensitive_pages(files, ranges))
+    for _, run in runs:
+        _write_zeros(files, run)
+    return sum((end - start) // PAGE_SIZE for _, (start, end) in runs)
+
+
+def _read_zeros(keeper: Keeper, vma: procfs.Vma, run: Range) -> bool:
+    start, end = run
+    if not vma.writable and keeper.worker.call("mprotect", start, end - start, _PROT_READ_WRITE) < 0:
+        return False  # sealed by mseal(2)
+    try:
+        keeper.read_zeros(start, end)
+    except OSError:
+        return False
+    return True
+
+
+def _write_zeros(files: Files, run: Range) -> None:
+    start, end = run
+    while start < end:
+        try:
+            start += os.pwrite(files.memory, _zeros[: min(end - start, _CHUNK)], start)
+        except OSError as error:
+            # unmapped meanwhile by another thread of the program, whose own call was trapped and wiped
+            if error.errno != errno.EIO or next(procfs.vmas(files.maps, start, start + PAGE_SIZE), None):
+                raise
+            start += PAGE_SIZE
+
+
+def end_native_aio(keeper: Keeper) -> None:
+    """Wait for the native AIO of an address space, as its last user's exit would (exit_aio in fs/aio.c).
+
+    The keeper is a user too, so the kernel has not waited yet, and requests in flight still read from the pages.
+    """
+    text = procfs.read_all(keeper.files.maps).decode(errors="surrogateescape")
+    rings = [vma.start for vma in procfs.parse_maps(text) if vma.name.startswith("/[aio]")]
+    with contextlib.suppress(TaskGone):
+        for ring in rings:
+            keeper.worker.call("io_destroy", ring)
