@@ -3,7 +3,8 @@
 
     from mlockwipe.contract import Carrier, verify
 
-The program of every case imports this package and has to start fast, so the names are resolved when they are used.
+The program of every case imports this package and has to start fast, so the names are resolved when they are
+used.
 """
 
 TYPE_CHECKING = False  # typing's own constant costs the import of typing

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """A case: one row of the contract, put to the test by one small program.
 
-Every case's program imports this file, so it imports next to nothing: `dataclasses` alone would double the time
-such a program needs to start.
+Every case's program imports this file, so it imports next to nothing: `dataclasses` alone would double the
+time such a program needs to start.
 """
 
 TYPE_CHECKING = False  # typing's own constant costs the import of typing

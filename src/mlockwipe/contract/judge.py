@@ -25,9 +25,7 @@ from mlockwipe.contract.witness import Pages, Witness, witness
 TIMEOUT = 20.0  # seconds
 
 _ROOT = str(Path(mlockwipe.__file__).parents[1])
-_PROGRAM = (
-    f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main(sys.argv[1:])"
-)
+_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main()"
 _MESSAGE = 65536
 
 
@@ -57,7 +55,9 @@ def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
     with witness() as seen:
         said = _run(case, carrier, seen, time.monotonic() + timeout)
         verdict, reason = _verdict(case, said, seen.pages)
-        return Result(case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason)
+        return Result(
+            case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason
+        )
 
 
 # The run
@@ -100,7 +100,12 @@ def _place() -> Iterator[str]:
 
 
 def _attend(
-    case: Case, program: "Popen[bytes]", channel: socket.socket, seen: Witness, said: Testimony, deadline: float
+    case: Case,
+    program: "Popen[bytes]",
+    channel: socket.socket,
+    seen: Witness,
+    said: Testimony,
+    deadline: float,
 ) -> None:
     """Hear the program until it and all it started are gone, and look at its pages the moment it is."""
     pidfd = os.pidfd_open(program.pid)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Machine code for tasks that share a case's memory, where the interpreter can't run twice, and for the other ABIs."""
+"""Machine code for tasks that share a case's memory, where the interpreter can't run twice, and for the
+other ABIs.
+"""
 
 import ctypes
 import signal
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 EXIT_7 = bytes.fromhex("bf 07000000 b8 3c000000 0f05")
 # mov eax, 34 (pause); syscall; and again
 PAUSE = bytes.fromhex("b8 22000000 0f05 ebf7")
-# rdi points to path, argv and envp: mov rdx, [rdi+16]; mov rsi, [rdi+8]; mov rdi, [rdi]; mov eax, 59 (execve); syscall;
-# mov edi, 127; mov eax, 60 (exit); syscall
+# rdi points to path, argv and envp: mov rdx, [rdi+16]; mov rsi, [rdi+8]; mov rdi, [rdi]; mov eax, 59
+# (execve); syscall; mov edi, 127; mov eax, 60 (exit); syscall
 EXEC = bytes.fromhex("488b5710 488b7708 488b3f b8 3b000000 0f05 bf 7f000000 b8 3c000000 0f05")
 # A C function (number, a1, a2, a3, a4, a5): push rbx; push rbp; mov eax, edi; mov ebx, esi; xchg ecx, edx;
 # mov esi, r8d; mov edi, r9d; xor ebp, ebp; int 0x80; cdqe; pop rbp; pop rbx; ret
@@ -55,8 +57,8 @@ def vfork_exec(path: str, argv: "Sequence[str]") -> int:
 def int_80() -> "Callable[..., int]":
     """A function (number, *arguments) that makes a system call as a 32-bit program does.
 
-    A 64-bit process may do so at any time. Addresses have to be below 4 GiB. It dies of SIGSEGV where the kernel
-    runs no 32-bit programs.
+    A 64-bit process may do so at any time. Addresses have to be below 4 GiB. It dies of SIGSEGV where the
+    kernel runs no 32-bit programs.
     """
     word = ctypes.c_uint32
     return ctypes.CFUNCTYPE(ctypes.c_long, word, word, word, word, word, word)(place(_INT_80))

@@ -5,57 +5,56 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-_ROOT = "/sys/fs/cgroup"
+_ROOT = Path("/sys/fs/cgroup")
 
 
 @contextmanager
-def memory_cgroup(limit: int) -> Iterator[Callable[[], None] | None]:
+def memory_cgroup(limit: int) -> Iterator[Callable[[], object] | None]:
     """What the calling process joins a new group of `limit` bytes with; None where no group can be made."""
     group = _create(limit)
+    if group is None:
+        yield None
+        return
     try:
-        yield None if group is None else lambda: _write(f"{group}/cgroup.procs", os.getpid())
+        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
     finally:
-        if group is not None:
-            _remove(group)
+        _remove(group)
 
 
-def _remove(group: str) -> None:
-    """Remove a group, as soon as the last task in it is gone: one that was killed may be for a moment after the wait."""
-    for _ in range(100):
-        with suppress(OSError):
-            os.rmdir(group)  # noqa: PTH106
-            return
-        time.sleep(0.01)
-
-
-def _create(limit: int) -> str | None:
+def _create(limit: int) -> Path | None:
     for parent, setting in _parents():
-        group = f"{parent}/mlockwipe-{os.getpid()}"
+        group = parent / f"mlockwipe-{os.getpid()}"
         try:
-            os.mkdir(group)  # noqa: PTH102
+            group.mkdir()
         except OSError:  # not there, not ours, or read-only
             continue
         try:
-            _write(f"{group}/{setting}", limit)
+            (group / setting).write_text(str(limit))
         except OSError:  # no memory controller for this group
-            os.rmdir(group)  # noqa: PTH106
+            group.rmdir()
             continue
         return group
     return None
 
 
-def _parents() -> Iterator[tuple[str, str]]:
+def _remove(group: Path) -> None:
+    """Remove a group as soon as its last task is gone: one that was killed may be, for a moment after the
+    wait.
+    """
+    for _ in range(100):
+        with suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.01)
+
+
+def _parents() -> Iterator[tuple[Path, str]]:
     """This process's own groups, and the file that limits memory in them."""
-    with open("/proc/self/cgroup") as groups:  # noqa: PTH123
-        for line in groups:
-            _, controllers, path = line.rstrip("\n").split(":", 2)
-            if controllers == "":
-                yield _ROOT + path, "memory.max"
-            elif "memory" in controllers.split(","):
-                yield f"{_ROOT}/{controllers}{path}", "memory.limit_in_bytes"
-
-
-def _write(path: str, value: int) -> None:
-    with open(path, "w") as file:  # noqa: PTH123
-        file.write(str(value))
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            yield _ROOT / path.lstrip("/"), "memory.max"
+        elif "memory" in controllers.split(","):
+            yield _ROOT / controllers / path.lstrip("/"), "memory.limit_in_bytes"

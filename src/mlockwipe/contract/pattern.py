@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a secret looks like: two 64-bit words that alternate through whole pages.
 
-The words are stored one at a time. They never stand side by side in the code, the heap or a register of the program
-that writes them, so a search of all memory for the pair finds the secret's own pages alone.
+The words are stored one at a time. They never stand side by side in the code, the heap or a register of the
+program that writes them, so a search of all memory for the pair finds the secret's own pages alone.
 """
 
 import ctypes
@@ -14,8 +14,8 @@ SECOND = 0x6B77697065A5C396
 
 _WORDS = PAGE_SIZE // 8
 _Page = ctypes.c_uint64 * _WORDS
-_FIRSTS = [FIRST] * (_WORDS // 2)
-_SECONDS = [SECOND] * (_WORDS // 2)
+_FIRSTS: list[ctypes.c_uint64 | int] = [FIRST] * (_WORDS // 2)
+_SECONDS: list[ctypes.c_uint64 | int] = [SECOND] * (_WORDS // 2)
 
 
 def paint(address: int, pages: int) -> None:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The program of a case, and what it can say to its judge.
 
-Two descriptors lead to the judge. The *witness* is the write end of a pipe: pages that are vmspliced into it are kept
-by the pipe, the physical pages, whatever becomes of the mapping. The *channel* is a SOCK_SEQPACKET socket that takes one
-JSON object a message, and that every process of the case inherits; it reads as closed when all of them are gone:
+Two descriptors lead to the judge. The *witness* is the write end of a pipe: pages that are vmspliced into it
+are kept by the pipe, the physical pages, whatever becomes of the mapping. The *channel* is a SOCK_SEQPACKET
+socket that takes one JSON object a message, and that every process of the case inherits; it reads as closed
+when all of them are gone:
 
     {"shown": 16}         so many pages were put into the witness
     {"look": 1}           judge the pages now; the program waits for one byte of answer
@@ -62,10 +63,14 @@ class Program:
     def show(self, address: int, pages: int = PAGES) -> None:
         """Put pages before the witness.
 
-        They must be readable at this moment, and this process must have written each of them since it was forked:
-        a page that is still copy-on-write-shared is copied by the next write, for the pipe refers to it as well.
+        They must be readable at this moment, and this process must have written each of them since it was
+        forked: a page that is still copy-on-write-shared is copied by the next write, for the pipe refers to
+        it as well.
         """
-        if self.witness >= 0 and mm.vmsplice(self.witness, address, pages * PAGE, mm.SPLICE_F_NONBLOCK) < pages * PAGE:
+        if (
+            self.witness >= 0
+            and mm.vmsplice(self.witness, address, pages * PAGE, mm.SPLICE_F_NONBLOCK) < pages * PAGE
+        ):
             raise RuntimeError(f"the witness has no room for {pages} pages")
         self._tell("shown", pages)
 
@@ -165,7 +170,8 @@ class Program:
         """Replace this process by another program of the same case, which does `body`."""
         source = (
             f"import sys; sys.path = {sys.path!r}; from mlockwipe.contract.program import Program; "
-            f"from {body.__module__} import {body.__name__} as body; body(Program({self.witness}, {self.channel}))"
+            f"from {body.__module__} import {body.__name__} as body; "
+            f"body(Program({self.witness}, {self.channel}))"
         )
         os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", source])
 
@@ -192,27 +198,17 @@ def sleep_for_ever() -> "NoReturn":
         signal.pause()
 
 
-def wait_until_asleep(pid: int, tid: int | None = None) -> None:
-    """Return when a task sleeps in the kernel."""
-    path = f"/proc/{pid}/task/{tid or pid}/stat"
-    while True:
-        with open(path) as stat:  # noqa: PTH123 (pathlib costs 9 ms at the start)
-            if stat.read().rpartition(")")[2].split()[0] == "S":
-                return
-        os.sched_yield()
-
-
-def refused(call: "Callable[[], object]") -> str | None:
+def refused(call: "Callable[..., object]", *arguments: object) -> str | None:
     """The name of the error that a call fails with, None when it succeeds."""
     try:
-        call()
+        call(*arguments)
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return None
 
 
-def main(argv: list[str]) -> None:
-    """MODULE CASE WITNESS CHANNEL"""
-    module, name, witness, channel = argv
+def main() -> None:
+    """Run one case: sys.argv is [..., MODULE, CASE, WITNESS, CHANNEL]."""
+    module, name, witness, channel = sys.argv[1:]
     __import__(module)
     CASES[name].body(Program(int(witness), int(channel)))

@@ -17,8 +17,9 @@ NEEDS_RAM_SCAN = "needs-ram-scan"
 class Result:
     """One case under one carrier.
 
-    `verdict`: wiped, kept, leaked, damaged, needs-ram-scan or failed. `pages`: how many were judged. `dirty`: how
-    many of them still held the secret. `reason`: a sentence for a verdict that does not explain itself.
+    `verdict`: wiped, kept, leaked, damaged, needs-ram-scan or failed. `pages`: how many were judged.
+    `dirty`: how many of them still held the secret. `reason`: a sentence for a verdict that does not explain
+    itself.
     """
 
     case: str
@@ -35,7 +36,7 @@ class Result:
         return self.verdict == self.expected
 
     def passes(self, carrier: str) -> bool:
-        """Whether the verdict is as it must be under `carrier`: with none at all, every secret has to leak."""
+        """Whether the verdict is as it must be under `carrier`: with none, every secret has to leak."""
         if carrier == BARE and self.expected == WIPED:
             return self.verdict == LEAKED
         return self.ok
@@ -46,9 +47,7 @@ def as_expected(carrier: str, results: Iterable[Result]) -> bool:
     return all(result.passes(carrier) for result in results if result.verdict != NEEDS_RAM_SCAN)
 
 
-def to_json(
-    results: Mapping[str, Sequence[Result]], machine: Mapping[str, object]
-) -> dict[str, object]:
+def to_json(results: Mapping[str, Sequence[Result]], machine: Mapping[str, object]) -> dict[str, object]:
     """The results by carrier, ready for json.dump."""
     return {
         "schema": 1,

@@ -29,7 +29,9 @@ def print_table(results: Mapping[str, Sequence[Result]], console: Console | None
             if result.reason is not None:
                 colour = _COLOURS[result.verdict]
                 console.print(
-                    f"{carrier}: [{colour}]{result.case}[/]: {escape(result.reason)}", highlight=False, soft_wrap=True
+                    f"{carrier}: [{colour}]{result.case}[/]: {escape(result.reason)}",
+                    highlight=False,
+                    soft_wrap=True,
                 )
     for carrier, run in results.items():
         console.print(_summary(carrier, run), highlight=False)
@@ -55,6 +57,12 @@ def _cell(result: Result) -> str:
 
 def _summary(carrier: str, run: Sequence[Result]) -> str:
     counts = Counter(result.verdict for result in run)
-    parts = [f"[{colour}]{verdict} {counts[verdict]}[/]" for verdict, colour in _COLOURS.items() if counts[verdict]]
-    judgement = "as the contract says" if as_expected(carrier, run) else "[bold red]not as the contract says[/]"
+    parts = [
+        f"[{colour}]{verdict} {counts[verdict]}[/]"
+        for verdict, colour in _COLOURS.items()
+        if counts[verdict]
+    ]
+    judgement = (
+        "as the contract says" if as_expected(carrier, run) else "[bold red]not as the contract says[/]"
+    )
     return f"[bold]{carrier}[/]: {', '.join(parts)}: {judgement}"

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The witness: a pipe that holds a program's pages, the physical ones, past the program's death.
 
-A program vmsplices its locked pages into the pipe before it releases them. The pipe keeps a reference to each page, so
-none can be used for anything else before the judge has read what it held when the program was gone.
+A program vmsplices its locked pages into the pipe before it releases them. The pipe keeps a reference to
+each page, so none can be used for anything else before the judge has read what it held when the program was
+gone.
 
-What it can't tell: a page that was copied (swap, compaction, KSM, a copy-on-write after fork) is another page than the
-one in the pipe. Reading takes the pages out of the pipe. A pipe has room for 16 of them.
+What it can't tell: a page that was copied (swap, compaction, KSM, a copy-on-write after fork) is another
+page than the one in the pipe. Reading takes the pages out of the pipe. A pipe has room for 16 of them.
 """
 
 import os

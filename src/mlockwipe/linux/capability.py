@@ -23,4 +23,7 @@ def drop(capability: int) -> None:
     effective, permitted, inheritable, *high = _SETS.unpack(sets.raw)
     keep = ~(1 << capability)
     low = (effective & keep, permitted & keep, inheritable & keep)
-    checked(_capset(header, ctypes.create_string_buffer(_SETS.pack(*low, *high))), f"capset(without {capability})")
+    checked(
+        _capset(header, ctypes.create_string_buffer(_SETS.pack(*low, *high))),
+        f"capset(without {capability})",
+    )

@@ -14,7 +14,8 @@ _SYS_CLONE = 56
 _SYS_EXIT = 60
 
 _pointer = ctypes.c_void_p
-# Both leave the interpreter's lock to the other threads: the one waits for a vfork child, the other never returns.
+# Both leave the interpreter's lock to the other threads: the one waits for a vfork child, the other never
+# returns.
 _clone = function("clone", ctypes.c_int, _pointer, _pointer, ctypes.c_int, _pointer, sleeps=True)
 _sleeping_syscall = function("syscall", ctypes.c_long, *([ctypes.c_long] * 7), sleeps=True)
 

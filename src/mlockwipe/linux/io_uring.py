@@ -13,19 +13,23 @@ _SYS_IO_URING_ENTER = 426
 _OFF_SQES = 0x10000000
 _OP_WRITE = 23
 _ENTRY = struct.Struct("=BBHiQQIIQ24x")  # struct io_uring_sqe
-_PARAMS = struct.Struct("=10I10I10I")  # struct io_uring_params, the last fields of both offsets being 64 bits wide
+_PARAMS = struct.Struct(
+    "=10I10I10I"
+)  # struct io_uring_params, the last fields of both offsets being 64 bits wide
 
 
 class Ring:
     """A ring for up to `entries` requests, of which no completion is ever read.
 
-    OSError: ENOSYS where the kernel has none, EPERM where kernel.io_uring_disabled or a seccomp filter forbids it.
+    OSError: ENOSYS where the kernel has none, EPERM where kernel.io_uring_disabled or a seccomp filter
+    forbids it.
     """
 
     def __init__(self, entries: int) -> None:
         params = ctypes.create_string_buffer(_PARAMS.size)
         self._fd = checked(
-            syscall(_SYS_IO_URING_SETUP, entries, ctypes.addressof(params), 0, 0, 0, 0), f"io_uring_setup({entries})"
+            syscall(_SYS_IO_URING_SETUP, entries, ctypes.addressof(params), 0, 0, 0, 0),
+            f"io_uring_setup({entries})",
         )
         fields = _PARAMS.unpack(params.raw)
         self._entries = fields[0]
@@ -43,5 +47,6 @@ class Ring:
         # A release store on x86-64: the entries above are visible before the tail is.
         ctypes.c_uint32.from_address(self._ring + self._tail).value = len(parts)
         return checked(
-            syscall(_SYS_IO_URING_ENTER, self._fd, len(parts), 0, 0, 0, 0), f"io_uring_enter({len(parts)} writes)"
+            syscall(_SYS_IO_URING_ENTER, self._fd, len(parts), 0, 0, 0, 0),
+            f"io_uring_enter({len(parts)} writes)",
         )

@@ -117,7 +117,9 @@ def mlock(address: int, length: int) -> None:
 
 def mlock2(address: int, length: int, flags: int) -> None:
     """mlock with MLOCK_ONFAULT: pages are locked as they become resident."""
-    checked(_syscall(_SYS_MLOCK2, address, length, flags, 0, 0, 0), f"mlock2({address:#x}, {length}, {flags})")
+    checked(
+        _syscall(_SYS_MLOCK2, address, length, flags, 0, 0, 0), f"mlock2({address:#x}, {length}, {flags})"
+    )
 
 
 def mlockall(flags: int) -> None:
@@ -149,7 +151,9 @@ def mseal(address: int, length: int) -> None:
 
 
 def brk(end: int = 0) -> int:
-    """Ask for another end of the heap and return what it is now. The kernel reports no error, but the old end."""
+    """Ask for another end of the heap and return what it is now. The kernel reports no error, but the old
+    end.
+    """
     result: int = _syscall(_SYS_BRK, end, 0, 0, 0, 0, 0)
     return result
 

@@ -19,7 +19,7 @@ from mlockwipe.supervisor.calls import (
 )
 from mlockwipe.supervisor.filters import MAP_LOCKED
 from mlockwipe.supervisor.journal import Journal, SaveArea
-from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range, RangeSet
 
 
@@ -61,6 +61,12 @@ class AddressSpace:
         self.family.members += 1
         self.family.forked |= family is not None
         self._slot: int | None = None
+
+    @property
+    def files(self) -> Files:
+        """The keeper's view of the memory; only for an address space that has a keeper."""
+        assert self.keeper is not None
+        return self.keeper.files
 
     @property
     def memory_fd(self) -> int:
@@ -118,6 +124,14 @@ class AddressSpace:
                 found.append((below if vma.name == "[stack]" else vma.start, vma.end))
             below = vma.end
         return found
+
+    def _room_below(self, start: int) -> int:
+        """Where a range that begins at `start` may begin one day: the lowest mapping of the stack grows downwards."""
+        if self.keeper is not None:
+            vma = next(procfs.vmas(self.keeper.files.maps, start, start + PAGE_SIZE), None)
+            if vma is not None and vma.name == "[stack]" and vma.start == start:
+                return next(low for low, high in self._private_mappings() if low <= start < high)
+        return start
 
     def inherit(self, ranges: RangeSet, program_break: int) -> None:
         """After a fork: what is sensitive in the parent is so in the child. Its MCL_FUTURE is not passed on."""
@@ -223,12 +237,10 @@ class AddressSpace:
             self.ranges.add(start, end)
 
     def _restore(self, pending: Pending) -> None:
-        assert self.keeper is not None or not pending.saved
-        for start, room in pending.saved:
-            try:
-                os.pwrite(self.memory_fd, room, start)
-            except OSError:
-                pass  # before Linux 6.12 an mmap(MAP_FIXED) that fails late has unmapped the place nevertheless
+        """Bring back what was saved, where the pages still are: a call may fail half-way through."""
+        for address, room in pending.saved:
+            for start, end in procfs.anonymous_pages(self.files.pagemap, address, address + len(room)):
+                os.pwrite(self.files.memory, room[start - address : end - address], start)
         for start, end in pending.taken:
             self.ranges.add(start, end)
         match pending.call.name:
@@ -244,7 +256,8 @@ class AddressSpace:
         arguments = call.arguments
         match call.name:
             case "mlock" | "mlock2":
-                self.ranges.add(*span(arguments[0], arguments[1]))
+                start, end = span(arguments[0], arguments[1])
+                self.ranges.add(self._room_below(start), end)
             case "mlockall":
                 self._lock_all(arguments[0])
             case "munlockall":

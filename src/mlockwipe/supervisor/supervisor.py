@@ -26,6 +26,7 @@ from mlockwipe.supervisor.task import Task, TaskState
 
 _STOPS = os.WSTOPPED | os.WCONTINUED | os.WNOHANG | WALL
 _EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
+_ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
@@ -73,6 +74,7 @@ class Supervisor:
         self._filter_two: bytes | None = None
         self._said: set[str] = set()
         self._signals = signalfd.open_signalfd(SIGNALS)
+        seccomp.wake_synchronously(listener)
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -101,18 +103,22 @@ class Supervisor:
 
     def _handle_children(self) -> bool:
         """Everything that waits to be told of our children: False when there is none left."""
-        with contextlib.suppress(ChildProcessError):  # also when all children are zombies
-            while (stop := os.waitid(os.P_ALL, 0, _STOPS)) is not None:
-                self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
-        try:
-            while (end := os.waitid(os.P_ALL, 0, _EXITS)) is not None:
-                self._on_exit(end.si_pid, end.si_status, end.si_code)
-                os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
-                if end.si_pid == self._program:
-                    self._program_has_ended(end.si_status, end.si_code)
-        except ChildProcessError:
-            return False
-        return True
+        while True:
+            with contextlib.suppress(ChildProcessError):  # raised also when all children are zombies
+                while (stop := os.waitid(os.P_ALL, 0, _STOPS)) is not None:
+                    self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
+            try:
+                end = os.waitid(os.P_ALL, 0, _EXITS)
+            except ChildProcessError:
+                return False
+            if end is None:
+                return True
+            if end.si_code not in _ENDS:
+                continue  # stops of a traced task are reported whether they were asked for or not
+            self._on_exit(end.si_pid, end.si_status, end.si_code)
+            os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
+            if end.si_pid == self._program:
+                self._program_has_ended(end.si_status, end.si_code)
 
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):

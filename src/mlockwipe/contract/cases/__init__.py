@@ -37,6 +37,5 @@ _SUBJECTS = (
 def all_cases() -> list[Case]:
     """Every case, in the order of the contract's rows."""
     for subject in _SUBJECTS:
-        try: __import__(f"{__name__}.{subject}")
-        except ModuleNotFoundError as e: print(e)
+        __import__(f"{__name__}.{subject}")
     return sorted(CASES.values(), key=lambda case: (case.row[0] != "W", int(case.row[1:])))

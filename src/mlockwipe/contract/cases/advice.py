@@ -10,7 +10,7 @@ HALF = PAGES // 2
 
 
 def _drop(program: Program, address: int, length: int) -> str | None:
-    error = refused(lambda: mm.madvise(address, length, mm.MADV_DONTNEED_LOCKED))
+    error = refused(mm.madvise, address, length, mm.MADV_DONTNEED_LOCKED)
     if error == "EINVAL":
         program.cannot("this kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
     return error
@@ -44,7 +44,12 @@ def dontneed_locked_part(program: Program) -> None:
     program.intact("the other half", at + HALF * PAGE, HALF)
 
 
-@case("W5", "failed-at-hole", WIPED, "over a hole it fails with ENOMEM, yet the pages before and after the hole are gone")
+@case(
+    "W5",
+    "failed-at-hole",
+    WIPED,
+    "over a hole it fails with ENOMEM, yet the pages before and after the hole are gone",
+)
 def failed_at_hole(program: Program) -> None:
     at = program.secret()
     hole = at + HALF * PAGE

@@ -11,7 +11,12 @@ from mlockwipe.linux.prctl import become_subreaper
 _SHARED = "the copy in the pipe would be another page than the one that both still map"
 
 
-@case("W12", "grandchild", WIPED, "a grandchild exits; its parent, which never wrote the pages, and theirs keep them")
+@case(
+    "W12",
+    "grandchild",
+    WIPED,
+    "a grandchild exits; its parent, which never wrote the pages, and theirs keep them",
+)
 def grandchild(program: Program) -> None:
     at = program.secret()
 
@@ -44,7 +49,12 @@ def grandchild_of_gone_child(program: Program) -> None:
     program.intact("the pages of the first", at)
 
 
-@case("W12", "four-generations", WIPED, "each generation writes pages of its own, forks the next and waits for it")
+@case(
+    "W12",
+    "four-generations",
+    WIPED,
+    "each generation writes pages of its own, forks the next and waits for it",
+)
 def four_generations(program: Program) -> None:
     at = program.secret()
 
@@ -71,7 +81,12 @@ def many_children(program: Program) -> None:
     program.intact("the parent's own pages", at)
 
 
-@case("W12", "parent-first", WIPED, "the parent exits while the child lives: the parent's pages, and not the child's")
+@case(
+    "W12",
+    "parent-first",
+    WIPED,
+    "the parent exits while the child lives: the parent's pages, and not the child's",
+)
 def parent_first(program: Program) -> None:
     written, gone = Signal(), Signal()
 
@@ -95,7 +110,12 @@ def parent_first(program: Program) -> None:
     program.reap(-1)
 
 
-@case("W12", "child-last", WIPED, "the child exits when its parent is gone, with pages that it writes only then")
+@case(
+    "W12",
+    "child-last",
+    WIPED,
+    "the child exits when its parent is gone, with pages that it writes only then",
+)
 def child_last(program: Program) -> None:
     gone = Signal()
 
@@ -148,7 +168,13 @@ def daemon_reaped(program: Program) -> None:
     program.reap(-1)
 
 
-@case("W12", "shared-child-last", WIPED, "pages that neither wrote since the fork: the child goes last", needs_ram_scan=_SHARED)
+@case(
+    "W12",
+    "shared-child-last",
+    WIPED,
+    "pages that neither wrote since the fork: the child goes last",
+    needs_ram_scan=_SHARED,
+)
 def shared_child_last(program: Program) -> None:
     gone = Signal()
 
@@ -167,7 +193,13 @@ def shared_child_last(program: Program) -> None:
     os.waitpid(-1, 0)
 
 
-@case("W12", "shared-parent-last", WIPED, "pages that neither wrote since the fork: the parent goes last", needs_ram_scan=_SHARED)
+@case(
+    "W12",
+    "shared-parent-last",
+    WIPED,
+    "pages that neither wrote since the fork: the parent goes last",
+    needs_ram_scan=_SHARED,
+)
 def shared_parent_last(program: Program) -> None:
     def parent() -> None:
         at = program.secret()
@@ -177,7 +209,13 @@ def shared_parent_last(program: Program) -> None:
     os.waitpid(program.fork(parent), 0)
 
 
-@case("W12", "shared-both-killed", WIPED, "pages that neither wrote since the fork: both are killed at once", needs_ram_scan=_SHARED)
+@case(
+    "W12",
+    "shared-both-killed",
+    WIPED,
+    "pages that neither wrote since the fork: both are killed at once",
+    needs_ram_scan=_SHARED,
+)
 def shared_both_killed(program: Program) -> None:
     import signal
 
@@ -185,10 +223,14 @@ def shared_both_killed(program: Program) -> None:
 
     ready = Signal()
 
+    def child() -> None:
+        ready.give()
+        sleep_for_ever()
+
     def parent() -> None:
         os.setpgid(0, 0)
         program.secret()
-        program.fork(lambda: (ready.give(), sleep_for_ever()))
+        program.fork(child)
         sleep_for_ever()
 
     become_subreaper()

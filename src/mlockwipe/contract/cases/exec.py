@@ -8,6 +8,7 @@ import threading
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
+from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, PAGES, Program, sleep_for_ever
 from mlockwipe.linux.prctl import set_undumpable
 
@@ -34,7 +35,12 @@ def leader_of_four(program: Program) -> None:
     program.exec_looker()
 
 
-@case("W8", "thread-of-four", WIPED, "another than the first of four threads: it takes over the leader's number")
+@case(
+    "W8",
+    "thread-of-four",
+    WIPED,
+    "another than the first of four threads: it takes over the leader's number",
+)
 def thread_of_four(program: Program) -> None:
     program.show(program.secret())
     sleeping_threads(2)
@@ -42,7 +48,12 @@ def thread_of_four(program: Program) -> None:
     sleep_for_ever()
 
 
-@case("W8", "threads-of-busy-child", WIPED, "a thread of a child whose other threads make system calls all the time")
+@case(
+    "W8",
+    "threads-of-busy-child",
+    WIPED,
+    "a thread of a child whose other threads make system calls all the time",
+)
 def threads_of_busy_child(program: Program) -> None:
     def busy() -> None:
         while True:
@@ -72,11 +83,11 @@ def after_failures(program: Program) -> None:
 
 @case("W8", "script", WIPED, "a script, which the kernel gives to its interpreter")
 def script(program: Program) -> None:
+    from pathlib import Path
+
     # The interpreter's own path may be too long for a script's first line.
-    os.symlink(sys.executable, "python")  # noqa: PTH211
-    with open("script", "w") as file:  # noqa: PTH123
-        file.write(f"#!./python\n{program.looker()}\n")
-    os.chmod("script", 0o700)  # noqa: PTH101
+    Path("python").symlink_to(sys.executable)
+    write("script", f"#!./python\n{program.looker()}\n".encode(), 0o700)
     program.show(program.secret())
     os.execv("./script", ["script"])
 
@@ -101,9 +112,7 @@ def _second(program: Program) -> None:
 
 @case("W8", "dies-in-exec", WIPED, "the new program can't be loaded and the old is gone already: SIGSEGV")
 def dies_in_exec(program: Program) -> None:
-    with open("broken", "wb") as file:  # noqa: PTH123
-        file.write(_unloadable())
-    os.chmod("broken", 0o700)  # noqa: PTH101
+    write("broken", _unloadable(), 0o700)
 
     def release(_: int) -> None:
         os.execv("./broken", ["broken"])
@@ -112,7 +121,9 @@ def dies_in_exec(program: Program) -> None:
 
 
 def _unloadable() -> bytes:
-    """An ELF program whose one segment belongs where no program can be: found out after the point of no return."""
+    """An ELF program whose one segment belongs where no program can be: found out after the point of no
+    return.
+    """
     import struct
 
     where = 0xFFFF_8000_0000_0000

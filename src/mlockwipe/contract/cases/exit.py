@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever, wait_until_asleep
+from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever
+from mlockwipe.contract.tasks import threads, wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.libc import function
@@ -26,7 +27,7 @@ def sleeping_threads(count: int) -> None:
     for _ in range(count):
         thread = threading.Thread(target=sleep_in_lock, daemon=True)
         thread.start()
-        wait_until_asleep(os.getpid(), thread.native_id)
+        wait_until("S", os.getpid(), thread.native_id)
 
 
 def sleep_in_lock() -> None:
@@ -83,7 +84,12 @@ def waitid_pidfd(program: Program) -> None:
     program.look()
 
 
-@case("W6", "parent-ignores-children", WIPED, "SIGCHLD is ignored: the wait ends when there is no child any more")
+@case(
+    "W6",
+    "parent-ignores-children",
+    WIPED,
+    "SIGCHLD is ignored: the wait ends when there is no child any more",
+)
 def parent_ignores_children(program: Program) -> None:
     import signal
 
@@ -92,7 +98,7 @@ def parent_ignores_children(program: Program) -> None:
 
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     pid = program.fork(body)
-    program.check("waitpid", refused(lambda: os.waitpid(pid, 0)), "ECHILD")
+    program.check("waitpid", refused(os.waitpid, pid, 0), "ECHILD")
     program.look()
 
 
@@ -132,19 +138,12 @@ def _one_by_one(leave: Callable[[], object]) -> None:
     leader = os.getpid()
 
     def follow() -> None:
-        # A leader that has left is a zombie for as long as other threads live.
-        while b"\nState:\tZ" not in _status(leader):
-            os.sched_yield()
+        wait_until("Z", leader)  # a leader that has left is a zombie for as long as other threads live
         leave()
 
     for _ in range(3):
         threading.Thread(target=follow).start()
     leave()
-
-
-def _status(pid: int) -> bytes:
-    with open(f"/proc/{pid}/status", "rb") as status:  # noqa: PTH123
-        return status.read()
 
 
 @case("W6", "threads-exit-60", WIPED, "every thread leaves by exit(2), the leader first")
@@ -162,7 +161,7 @@ def threads_leader_last(program: Program) -> None:
     def release(_: int) -> None:
         for _ in range(3):
             threading.Thread(target=exit_thread).start()
-        while len(os.listdir("/proc/self/task")) > 1:  # noqa: PTH208
+        while threads(os.getpid()) > 1:
             os.sched_yield()
         exit_thread()
 
@@ -206,7 +205,7 @@ def many_children(program: Program) -> None:
 @case("W6", "sealed", WIPED, "the range is sealed: nobody can change its mapping any more")
 def sealed(program: Program) -> None:
     def release(at: int) -> None:
-        if refused(lambda: mm.mseal(at, SIZE)) == "ENOSYS":
+        if refused(mm.mseal, at, SIZE) == "ENOSYS":
             program.cannot("this kernel has no mseal (Linux 6.10)")
 
     program.dies(release)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.cases.exit import sleeping_threads
+from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, Program, refused
+from mlockwipe.contract.tasks import threads as threads_of
 from mlockwipe.linux.libc import checked, function
 
 _execve = function("execve", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -34,13 +36,13 @@ def enoent(program: Program) -> None:
 
 @case("L5", "exec-enoent-interpreter", KEPT, "a script whose interpreter does not exist")
 def enoent_interpreter(program: Program) -> None:
-    _write("script", b"#!/nonexistent/interpreter\n", 0o700)
+    write("script", b"#!/nonexistent/interpreter\n", 0o700)
     survives(program, _exec("./script"), "ENOENT")
 
 
 @case("L5", "exec-eacces", KEPT, "a file that is not executable")
 def eacces(program: Program) -> None:
-    _write("plain", b"", 0o600)
+    write("plain", b"", 0o600)
     survives(program, _exec("./plain"), "EACCES")
 
 
@@ -51,7 +53,7 @@ def eacces_directory(program: Program) -> None:
 
 @case("L5", "exec-enoexec", KEPT, "a file that is no program")
 def enoexec(program: Program) -> None:
-    _write("garbage", b"garbage" * 100, 0o700)
+    write("garbage", b"garbage" * 100, 0o700)
     survives(program, _exec("./garbage"), "ENOEXEC")
 
 
@@ -71,10 +73,4 @@ def threads(program: Program) -> None:
     thread = threading.Thread(target=survives, args=(program, _exec("/nonexistent/program"), "ENOENT"))
     thread.start()
     thread.join()
-    program.check("threads left", len(os.listdir("/proc/self/task")), 3)  # noqa: PTH208
-
-
-def _write(path: str, content: bytes, mode: int) -> None:
-    with open(path, "wb") as file:  # noqa: PTH123
-        file.write(content)
-    os.chmod(path, mode)  # noqa: PTH101
+    program.check("the other threads live", threads_of(os.getpid()) >= 3, True)

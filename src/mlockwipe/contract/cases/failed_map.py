@@ -57,7 +57,9 @@ def map_no_replace(program: Program) -> None:
     fails(program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED_NOREPLACE), "EEXIST")
 
 
-@case("L5", "map-locked-no-replace", KEPT, "MAP_FIXED_NOREPLACE | MAP_LOCKED where something is mapped: EEXIST")
+@case(
+    "L5", "map-locked-no-replace", KEPT, "MAP_FIXED_NOREPLACE | MAP_LOCKED where something is mapped: EEXIST"
+)
 def map_locked_no_replace(program: Program) -> None:
     at = program.secret()
     flags = PRIVATE | mm.MAP_FIXED_NOREPLACE | mm.MAP_LOCKED
@@ -68,7 +70,9 @@ def map_locked_no_replace(program: Program) -> None:
 def map_locked_above_limit(program: Program) -> None:
     at = program.secret()
     limit_locking(PAGES)
-    fails(program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED), "EAGAIN")
+    fails(
+        program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED), "EAGAIN"
+    )
 
 
 @case("L5", "map-sealed", KEPT, "MAP_FIXED over a sealed range: EPERM")
@@ -82,7 +86,9 @@ def map_sealed(program: Program) -> None:
 def map_locked_sealed(program: Program) -> None:
     at = program.secret()
     seal(program, at, SIZE)
-    fails(program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED), "EPERM")
+    fails(
+        program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED), "EPERM"
+    )
 
 
 # mremap

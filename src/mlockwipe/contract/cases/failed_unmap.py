@@ -4,15 +4,18 @@
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
+from mlockwipe.contract.cases.heap import grown_heap
+from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
-from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.linux import mm
 
 HALF = PAGES // 2
 
 
-def fails(program: Program, address: int, call: Callable[[], object], error: str, pages: int = PAGES) -> None:
+def fails(
+    program: Program, address: int, call: Callable[[], object], error: str, pages: int = PAGES
+) -> None:
     """The pages at `address` are intact after a call that fails with `error`."""
     program.show(address, pages)
     program.check("the call", refused(call), error)
@@ -47,20 +50,19 @@ def unmap_no_more_mappings(program: Program) -> None:
 
 def _use_up_mappings(program: Program) -> None:
     """Split one mapping, page by page, until the kernel refuses to."""
-    with open("/proc/sys/vm/max_map_count") as limit:  # noqa: PTH123
-        count = int(limit.read())
+    count = int(read("/proc/sys/vm/max_map_count"))
     if count > 1 << 18:
         program.cannot(f"vm.max_map_count is {count}: it takes too long to reach")
     at = mm.mmap(0, (count + 2) * PAGE, mm.PROT_NONE, PRIVATE | mm.MAP_NORESERVE)
     for page in range(at + PAGE, at + (count + 1) * PAGE, 2 * PAGE):
-        if refused(lambda page=page: mm.mprotect(page, PAGE, mm.PROT_READ)) == "ENOMEM":
+        if refused(mm.mprotect, page, PAGE, mm.PROT_READ) == "ENOMEM":
             return
     raise RuntimeError("the kernel sets no limit")
 
 
 def seal(program: Program, address: int, length: int) -> None:
     """mseal, or the end of the case."""
-    if refused(lambda: mm.mseal(address, length)) == "ENOSYS":
+    if refused(mm.mseal, address, length) == "ENOSYS":
         program.cannot("this kernel has no mseal (Linux 6.10)")
 
 
@@ -71,7 +73,12 @@ def unmap_sealed(program: Program) -> None:
     fails(program, at, lambda: mm.munmap(at, SIZE), "EPERM")
 
 
-@case("L5", "unmap-half-sealed", KEPT, "munmap of a range whose second half is sealed: EPERM, and the first half stays")
+@case(
+    "L5",
+    "unmap-half-sealed",
+    KEPT,
+    "munmap of a range whose second half is sealed: EPERM, and the first half stays",
+)
 def unmap_half_sealed(program: Program) -> None:
     at = program.secret()
     seal(program, at + HALF * PAGE, HALF * PAGE)
@@ -84,7 +91,7 @@ def unmap_sealed_inaccessible(program: Program) -> None:
     program.show(at)
     mm.mprotect(at, SIZE, mm.PROT_NONE)
     seal(program, at, SIZE)
-    program.check("munmap", refused(lambda: mm.munmap(at, SIZE)), "EPERM")
+    program.check("munmap", refused(mm.munmap, at, SIZE), "EPERM")
     program.look()
 
 

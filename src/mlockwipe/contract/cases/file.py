@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""L2: pages of files. A file that the program may only read must never change; nor may one that it shares."""
+"""L2: pages of files. A file that the program may only read must never change, nor one that it shares."""
 
 import os
 import signal
@@ -115,7 +115,12 @@ def private_unchanged_sigkill(program: Program) -> None:
     _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ, _kill, -signal.SIGKILL)
 
 
-@case("L2", "private-executable", KEPT, "MAP_PRIVATE, readable and executable, as a program's own code is mapped")
+@case(
+    "L2",
+    "private-executable",
+    KEPT,
+    "MAP_PRIVATE, readable and executable, as a program's own code is mapped",
+)
 def private_executable(program: Program) -> None:
     _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ | mm.PROT_EXEC)
 

@@ -63,7 +63,9 @@ def i386_lock(program: Program) -> None:
     program.look()
 
 
-@case("W1", "i386-lock-unmap", WIPED, "i386 calls lock by mlock2 and unmap a half, the other keeps every byte")
+@case(
+    "W1", "i386-lock-unmap", WIPED, "i386 calls lock by mlock2 and unmap a half, the other keeps every byte"
+)
 def i386_lock_unmap(program: Program) -> None:
     call = i386(program)
     at = program.plain(flags=LOW)
@@ -97,8 +99,8 @@ def i386_old_mmap(program: Program) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
     block = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | LOW)
-    arguments = (at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED, 0xFFFFFFFF, 0)
-    (ctypes.c_uint32 * 6).from_address(block)[:] = arguments
+    arguments = (ctypes.c_uint32 * 6)(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED, 0xFFFFFFFF, 0)
+    ctypes.memmove(block, arguments, ctypes.sizeof(arguments))
     program.show(at)
     call(OLD_MMAP, block)
     program.look()
@@ -119,7 +121,7 @@ def i386_dontneed_locked(program: Program) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
     program.show(at)
-    if refused(lambda: call(MADVISE, at, SIZE, mm.MADV_DONTNEED_LOCKED)):
+    if refused(call, MADVISE, at, SIZE, mm.MADV_DONTNEED_LOCKED):
         program.cannot("this kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
     program.look()
 
@@ -177,7 +179,7 @@ def i386_unmap_unaligned(program: Program) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
     program.show(at)
-    program.check("munmap", refused(lambda: call(MUNMAP, at + 8, SIZE)), "EINVAL")
+    program.check("munmap", refused(call, MUNMAP, at + 8, SIZE), "EINVAL")
     program.look()
     program.intact("the secret", at)
 

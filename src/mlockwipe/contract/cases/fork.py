@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""W12: what a child inherits of locked memory. The kernel does not pass the lock on to it; the contract does.
+"""W12: what a child inherits of locked memory. The kernel does not pass the lock on to it; the contract
+does.
 
 A child writes its copy before it shows it, and so has pages of its own: see Program.show.
 """
@@ -20,8 +21,8 @@ from mlockwipe.contract.program import (
     Signal,
     refused,
     sleep_for_ever,
-    wait_until_asleep,
 )
+from mlockwipe.contract.tasks import wait_until
 from mlockwipe.linux import mm
 
 HALF = PAGES // 2
@@ -102,7 +103,12 @@ def child_moves(program: Program) -> None:
     program.intact("the parent's own pages", at)
 
 
-@case("W12", "child-drops", WIPED, "the child drops its pages by MADV_DONTNEED, which its copy, not locked, allows")
+@case(
+    "W12",
+    "child-drops",
+    WIPED,
+    "the child drops its pages by MADV_DONTNEED, which its copy, not locked, allows",
+)
 def child_drops(program: Program) -> None:
     def release(at: int) -> None:
         mm.madvise(at, SIZE, mm.MADV_DONTNEED)
@@ -121,7 +127,9 @@ def child_hides(program: Program) -> None:
     inherits(program, lambda at: mm.mprotect(at, SIZE, mm.PROT_NONE))
 
 
-@case("W12", "child-half-unlocked", WIPED, "the child munlocks half of its copy: the other half when it exits")
+@case(
+    "W12", "child-half-unlocked", WIPED, "the child munlocks half of its copy: the other half when it exits"
+)
 def child_half_unlocked(program: Program) -> None:
     at = program.secret()
 
@@ -133,7 +141,12 @@ def child_half_unlocked(program: Program) -> None:
     program.reap(program.fork(body))
 
 
-@case("W12", "half-unlocked-before", WIPED, "half was unlocked before the fork: the child's copy of the other half")
+@case(
+    "W12",
+    "half-unlocked-before",
+    WIPED,
+    "half was unlocked before the fork: the child's copy of the other half",
+)
 def half_unlocked_before(program: Program) -> None:
     at = program.secret()
     mm.munlock(at, HALF * PAGE)
@@ -145,7 +158,12 @@ def half_unlocked_before(program: Program) -> None:
     program.reap(program.fork(body))
 
 
-@case("W12", "unlocked-after", WIPED, "the parent unlocks after the fork: the child's copy is still one of a secret")
+@case(
+    "W12",
+    "unlocked-after",
+    WIPED,
+    "the parent unlocks after the fork: the child's copy is still one of a secret",
+)
 def unlocked_after(program: Program) -> None:
     at = program.secret()
     locked = Signal()
@@ -193,18 +211,32 @@ def raw_clone(program: Program) -> None:
     program.intact("the parent's own pages", at)
 
 
-@case("W12", "dontfork", WIPED, "MADV_DONTFORK: the child has no copy, and its end takes nothing from the parent")
+@case(
+    "W12",
+    "dontfork",
+    WIPED,
+    "MADV_DONTFORK: the child has no copy, and its end takes nothing from the parent",
+)
 def dontfork(program: Program) -> None:
     at = program.secret()
     mm.madvise(at, SIZE, mm.MADV_DONTFORK)
-    program.reap(program.fork(lambda: program.check("the range in the child", refused(lambda: mm.mincore(at, SIZE)), "ENOMEM")))
+    program.reap(
+        program.fork(
+            lambda: program.check("the range in the child", refused(mm.mincore, at, SIZE), "ENOMEM")
+        )
+    )
     program.intact("the parent's own pages", at)
     program.show(at)
     mm.munmap(at, SIZE)
     program.look()
 
 
-@case("W12", "wipeonfork", WIPED, "MADV_WIPEONFORK: the child finds zeros; what it then writes there is no secret's copy")
+@case(
+    "W12",
+    "wipeonfork",
+    WIPED,
+    "MADV_WIPEONFORK: the child finds zeros; what it then writes there is no secret's copy",
+)
 def wipeonfork(program: Program) -> None:
     from mlockwipe.contract.pattern import is_zero
 
@@ -241,7 +273,7 @@ def child_killed_asleep(program: Program) -> None:
 
     pid = program.fork(body)
     shown.wait()
-    wait_until_asleep(pid)
+    wait_until("S", pid)
     os.kill(pid, signal.SIGKILL)
     program.reap(pid, -signal.SIGKILL)
     program.intact("the parent's own pages", at)

@@ -2,6 +2,7 @@
 """W13: transparent huge pages."""
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm
@@ -17,19 +18,20 @@ def _huge_page(program: Program) -> int:
     mm.mlock(at, HUGE)
     paint(at, 2 * PAGES)
     if not _is_huge(at):
-        program.cannot("the kernel gave no huge page: /sys/kernel/mm/transparent_hugepage/enabled, or none is free")
+        program.cannot(
+            "the kernel gave no huge page: /sys/kernel/mm/transparent_hugepage/enabled, or none is free"
+        )
     return at
 
 
 def _is_huge(address: int) -> bool:
     inside = False
-    with open("/proc/self/smaps") as smaps:  # noqa: PTH123
-        for line in smaps:
-            if line[0] in "0123456789abcdef":
-                start, _, end = line.split()[0].partition("-")
-                inside = int(start, 16) <= address < int(end, 16)
-            elif inside and line.startswith("AnonHugePages:"):
-                return int(line.split()[1]) > 0
+    for line in read("/proc/self/smaps").splitlines():
+        if line[0] in "0123456789abcdef":
+            start, _, end = line.split()[0].partition("-")
+            inside = int(start, 16) <= address < int(end, 16)
+        elif inside and line.startswith("AnonHugePages:"):
+            return int(line.split()[1]) > 0
     return False
 
 

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""L6: the kernel still reads the page for the program when the program is gone. What it reads must not be zeros."""
+"""L6: the kernel still reads the page for the program when the program is gone. What it reads must not be
+zeros.
+"""
 
+import ctypes
 import os
 import signal
 import socket
@@ -8,11 +11,13 @@ import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
+from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import is_painted
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm
 
 MANY = 512  # pages: 2 MiB, which a disk needs some time for
+PREVIOUS = b"previous" * (PAGE // 8)  # what the file holds before
 PART = 32 * PAGE
 PARTS = [(first, PART, first) for first in range(0, MANY * PAGE, PART)]
 
@@ -20,14 +25,16 @@ Writer = Callable[[int, int], object]
 
 
 def _disk_file(program: Program) -> int:
-    """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the disk."""
-    with open("file", "wb") as file:  # noqa: PTH123
-        file.write(b"previous" * (MANY * PAGE // 8))
-        os.fsync(file.fileno())
+    """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the
+    disk.
+    """
+    write("file", PREVIOUS * MANY)
     try:
-        return os.open("file", os.O_RDWR | os.O_DIRECT)
+        fd = os.open("file", os.O_RDWR | os.O_DIRECT)
     except OSError:
         program.cannot("it needs a file system with direct I/O in /var/tmp")
+    os.fsync(fd)
+    return fd
 
 
 def _content() -> tuple[int, int, int]:
@@ -35,16 +42,20 @@ def _content() -> tuple[int, int, int]:
     fd = os.open("file", os.O_RDONLY)
     at = mm.mmap(0, MANY * PAGE, READ_WRITE, mm.MAP_PRIVATE, fd)
     written = previous = 0
-    with open(fd, "rb") as file:  # noqa: PTH123
-        for page in range(MANY):
-            written += is_painted(at + page * PAGE, 1)
-            previous += file.read(PAGE) == b"previous" * (PAGE // 8)
+    for page in range(at, at + MANY * PAGE, PAGE):
+        written += is_painted(page, 1)
+        previous += ctypes.string_at(page, PAGE) == PREVIOUS
     mm.munmap(at, MANY * PAGE)
+    os.close(fd)
     return written, previous, MANY - written - previous
 
 
-def _dies_while_writing(program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool) -> None:
-    """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times over."""
+def _dies_while_writing(
+    program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool
+) -> None:
+    """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times
+    over.
+    """
     for _ in range(3):
         fd = _disk_file(program)
 
@@ -137,8 +148,6 @@ def io_uring_exit(program: Program) -> None:
 
 @case("L6", "direct-sigkill", KEPT, "SIGKILL while threads are in direct writes", shows=False)
 def direct_sigkill(program: Program) -> None:
-    import ctypes
-
     def write(fd: int, at: int) -> None:
         started = threading.Barrier(5)
 
@@ -159,19 +168,14 @@ def direct_sigkill(program: Program) -> None:
 
 @case("L6", "buffered-write", KEPT, "a write through the page cache, then SIGKILL", shows=False)
 def buffered_write(program: Program) -> None:
-    import ctypes
-
     def write(_: int, at: int) -> None:
-        with open("file", "rb+", buffering=0) as file:  # noqa: PTH123
-            file.write((ctypes.c_char * (MANY * PAGE)).from_address(at))
+        os.write(os.open("file", os.O_WRONLY), (ctypes.c_char * (MANY * PAGE)).from_address(at))
 
     _dies_while_writing(program, write, _kill, all_arrives=True)
 
 
 @case("L6", "pipe", KEPT, "what was written to a pipe is read when the writer is gone", shows=False)
 def pipe(program: Program) -> None:
-    import ctypes
-
     read_end, write_end = os.pipe()
 
     def body() -> None:
@@ -183,14 +187,19 @@ def pipe(program: Program) -> None:
     _arrives(program, os.read(read_end, SIZE))
 
 
-@case("L6", "tcp-zerocopy", KEPT, "MSG_ZEROCOPY data that waits for its receiver when the sender is gone", shows=False)
+@case(
+    "L6",
+    "tcp-zerocopy",
+    KEPT,
+    "MSG_ZEROCOPY data that waits for its receiver when the sender is gone",
+    shows=False,
+)
 def tcp_zerocopy(program: Program) -> None:
-    import ctypes
-
     so_zerocopy, msg_zerocopy = 60, 0x4000000  # include/uapi/asm-generic/socket.h, include/linux/socket.h
     filler = b"filler.." * (256 * 1024 // 8)
     with socket.socket() as listener:
-        # A receiver that takes no more than a little: the rest waits at the sender, as references to its pages.
+        # A receiver that takes no more than a little: the rest waits at the sender, as references to its
+        # pages.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PAGE)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -204,7 +213,9 @@ def tcp_zerocopy(program: Program) -> None:
                 try:
                     sender.setsockopt(socket.SOL_SOCKET, so_zerocopy, 1)
                     sender.setblocking(False)
-                    sent = sender.send(filler) + sender.send((ctypes.c_char * SIZE).from_address(at), msg_zerocopy)
+                    sent = sender.send(filler) + sender.send(
+                        (ctypes.c_char * SIZE).from_address(at), msg_zerocopy
+                    )
                 except OSError as error:
                     program.cannot(f"MSG_ZEROCOPY is refused: {error.strerror}")
                 if sent < len(filler) + SIZE:
@@ -221,8 +232,6 @@ def tcp_zerocopy(program: Program) -> None:
 
 
 def _arrives(program: Program, received: bytes) -> None:
-    import ctypes
-
     buffer = ctypes.create_string_buffer(received, max(len(received), 1))
     whole = len(received) == SIZE and is_painted(ctypes.addressof(buffer), PAGES)
     program.unharmed("what arrives", whole)

@@ -7,10 +7,13 @@ import resource
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, sleep_for_ever, wait_until_asleep
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, sleep_for_ever
+from mlockwipe.contract.tasks import children, threads, wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.prctl import become_subreaper
@@ -30,7 +33,9 @@ def killed(
     pages: int = PAGES,
     status: int | None = -signal.SIGKILL,
 ) -> None:
-    """A child makes a secret and does `activity(address)`; its parent does `wait(pid)`, kills it and reaps it."""
+    """A child makes a secret and does `activity(address)`; its parent does `wait(pid)`, kills it and reaps
+    it.
+    """
     ready = Signal()
 
     def body() -> None:
@@ -45,6 +50,11 @@ def killed(
     os.kill(pid, signal.SIGKILL)
     program.reap(pid, status)
     ready.close()
+
+
+def _until_four_threads(pid: int) -> None:
+    while threads(pid) < 4:
+        os.sched_yield()
 
 
 def spin(_: int = 0) -> None:
@@ -87,7 +97,13 @@ def sigkill_own(program: Program) -> None:
     program.dies(lambda _: os.kill(os.getpid(), signal.SIGKILL), -signal.SIGKILL)
 
 
-@case("W7", "sigkill-program", WIPED, "the program itself, not a child of it, is killed", status=-signal.SIGKILL)
+@case(
+    "W7",
+    "sigkill-program",
+    WIPED,
+    "the program itself, not a child of it, is killed",
+    status=-signal.SIGKILL,
+)
 def sigkill_program(program: Program) -> None:
     program.show(program.secret())
     os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +147,7 @@ def parent_death_signal(program: Program) -> None:
 
 @case("W7", "sigkill-asleep", WIPED, "SIGKILL while it sleeps")
 def sigkill_asleep(program: Program) -> None:
-    killed(program, lambda _: sleep_for_ever(), wait_until_asleep)
+    killed(program, lambda _: sleep_for_ever(), lambda pid: wait_until("S", pid))
 
 
 @case("W7", "sigkill-busy", WIPED, "SIGKILL while it computes")
@@ -154,7 +170,7 @@ def sigkill_threads_asleep(program: Program) -> None:
         sleeping_threads(3)
         sleep_for_ever()
 
-    killed(program, activity, lambda pid: _until_threads(pid, 4))
+    killed(program, activity, _until_four_threads)
 
 
 @case("W7", "sigkill-threads-busy", WIPED, "SIGKILL of threads that make system calls all the time")
@@ -170,7 +186,7 @@ def sigkill_threads_busy(program: Program) -> None:
             threading.Thread(target=busy, daemon=True).start()
         busy()
 
-    killed(program, activity, lambda pid: _until_threads(pid, 4))
+    killed(program, activity, _until_four_threads)
 
 
 @case("W7", "sigkill-leader-gone", WIPED, "SIGKILL of a process whose first thread has left")
@@ -179,11 +195,7 @@ def sigkill_leader_gone(program: Program) -> None:
         sleeping_threads(2)
         exit_thread()
 
-    def leader_gone(pid: int) -> None:
-        while _state(pid) != "Z":
-            os.sched_yield()
-
-    killed(program, activity, leader_gone)
+    killed(program, activity, lambda pid: wait_until("Z", pid))
 
 
 @case("W7", "sigkill-vfork-parent", WIPED, "SIGKILL of it and of the vfork child that shares its memory")
@@ -200,28 +212,14 @@ def sigkill_vfork_parent(program: Program) -> None:
     become_subreaper()
     pid = program.fork(body)
     ready.wait()
-    while not (children := _children(pid)):
+    while not children(pid):
         os.sched_yield()
+    child = children(pid)[0]
     # The parent first: its death alone releases nothing, for the child still uses the memory.
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    os.kill(children[0], signal.SIGKILL)
-    program.reap(children[0], -signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as children:  # noqa: PTH123
-        return [int(child) for child in children.read().split()]
-
-
-def _state(pid: int) -> str:
-    with open(f"/proc/{pid}/stat") as stat:  # noqa: PTH123
-        return stat.read().rpartition(")")[2].split()[0]
-
-
-def _until_threads(pid: int, count: int) -> None:
-    while len(os.listdir(f"/proc/{pid}/task")) < count:  # noqa: PTH208
-        os.sched_yield()
+    os.kill(child, signal.SIGKILL)
+    program.reap(child, -signal.SIGKILL)
 
 
 @case("W7", "sigkill-twice", WIPED, "SIGKILL again and again until it is gone")
@@ -245,10 +243,8 @@ def process_mrelease(program: Program) -> None:
     def release_early(pid: int) -> None:
         pidfd = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
-        try:
+        with suppress(ProcessLookupError):  # its memory is gone already
             mm.process_mrelease(pidfd)
-        except ProcessLookupError:
-            pass  # its memory is gone already
 
     killed(program, lambda _: sleep_for_ever(), release_early)
 
@@ -278,10 +274,10 @@ def oom_kill(program: Program) -> None:
 def _races(program: Program, release: Callable[[int], object]) -> None:
     """Children that release a page while their parent kills them, a little later every time."""
     for race in range(RACES):
-        killed(program, release, lambda _, delay=race * 10_000: _spin_for(delay), 1, None)
+        killed(program, release, partial(_spin_for, race * 10_000), 1, None)
 
 
-def _spin_for(nanoseconds: int) -> None:
+def _spin_for(nanoseconds: int, _: int) -> None:
     until = time.perf_counter_ns() + nanoseconds
     while time.perf_counter_ns() < until:
         pass
@@ -309,7 +305,9 @@ def sigkill_racing_exec(program: Program) -> None:
     _races(program, lambda _: os.execv("/bin/true", ["true"]))
 
 
-@case("W7", "sigkill-racing-threads-exec", WIPED, "SIGKILL while it replaces itself with other threads asleep")
+@case(
+    "W7", "sigkill-racing-threads-exec", WIPED, "SIGKILL while it replaces itself with other threads asleep"
+)
 def sigkill_racing_threads_exec(program: Program) -> None:
     def release(_: int) -> None:
         sleeping_threads(2)

@@ -9,8 +9,18 @@ import threading
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
 from mlockwipe.contract.cases.heap import grown_heap
+from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused, sleep_for_ever
+from mlockwipe.contract.program import (
+    PAGE,
+    PAGES,
+    PRIVATE,
+    READ_WRITE,
+    SIZE,
+    Program,
+    refused,
+    sleep_for_ever,
+)
 from mlockwipe.linux import mm
 from mlockwipe.linux.libc import function
 
@@ -19,8 +29,10 @@ HALF = PAGES // 2
 
 def lock_all(program: Program, flags: int) -> None:
     """mlockall, or the end of the case: an interpreter as a whole is more than an ordinary user may lock."""
-    if error := refused(lambda: mm.mlockall(flags)):
-        program.cannot(f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter")
+    if error := refused(mm.mlockall, flags):
+        program.cannot(
+            f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter"
+        )
 
 
 @case("W10", "current-unmap", WIPED, "MCL_CURRENT: a range mapped before it is unmapped")
@@ -182,11 +194,17 @@ def future_heap_exit(program: Program) -> None:
 
 @case("W10", "future-thread-stack", WIPED, "MCL_FUTURE: the stack of a thread")
 def future_thread_stack(program: Program) -> None:
+    shown = threading.Event()
+
+    def thread() -> None:
+        _show_own_stack(program)
+        shown.set()
+        sleep_for_ever()
+
     def body() -> None:
         mm.mlockall(mm.MCL_FUTURE)
-        shown = threading.Event()
         threading.stack_size(64 * PAGE)
-        threading.Thread(target=lambda: (_show_own_stack(program), shown.set(), sleep_for_ever()), daemon=True).start()
+        threading.Thread(target=thread, daemon=True).start()
         shown.wait()
 
     program.reap(program.fork(body))
@@ -208,11 +226,11 @@ def _show_own_stack(program: Program) -> None:
 
 
 def _stack_start() -> int:
-    with open("/proc/self/maps") as maps:  # noqa: PTH123
-        for line in maps:
-            if line.rstrip().endswith("[stack]"):
-                return int(line.partition("-")[0], 16)
-    raise RuntimeError("there is no [stack]")
+    return next(
+        int(line.partition("-")[0], 16)
+        for line in read("/proc/self/maps").splitlines()
+        if line.endswith("[stack]")
+    )
 
 
 def _show_stack(program: Program) -> None:
@@ -222,7 +240,9 @@ def _show_stack(program: Program) -> None:
     program.show(at)
 
 
-@case("W10", "stack-growth", WIPED, "mlock of the stack's end: the pages by which it then grows are locked too")
+@case(
+    "W10", "stack-growth", WIPED, "mlock of the stack's end: the pages by which it then grows are locked too"
+)
 def stack_growth(program: Program) -> None:
     def body() -> None:
         mm.mlock(_stack_start(), PAGE)

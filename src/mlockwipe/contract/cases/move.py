@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""W3: mremap of a locked range. The content moves as pages do; what is left behind is empty, and no page is copied."""
-
-import os
+"""W3: mremap of a locked range. The content moves as pages do; what is left behind is empty, and no page is
+copied.
+"""
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
 from mlockwipe.linux import mm
 
 HALF = PAGES // 2
@@ -110,7 +110,12 @@ def dontunmap(program: Program) -> None:
     program.look()
 
 
-@case("W3", "dontunmap-old-place-left", WIPED, "MREMAP_DONTUNMAP: the old mapping goes first, the content later")
+@case(
+    "W3",
+    "dontunmap-old-place-left",
+    WIPED,
+    "MREMAP_DONTUNMAP: the old mapping goes first, the content later",
+)
 def dontunmap_old_place_left(program: Program) -> None:
     at = program.secret()
     moved = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_DONTUNMAP)
@@ -137,7 +142,7 @@ def move_two_mappings(program: Program) -> None:
     at = program.plain()
     mm.mlock(at, HALF * PAGE)
     room = _room()
-    if refused(lambda: mm.mremap(at, SIZE, SIZE, MOVE, room)) is not None:
+    if refused(mm.mremap, at, SIZE, SIZE, MOVE, room) is not None:
         program.cannot("this kernel moves one mapping at a time (several: Linux 6.17)")
     program.intact("the pages that moved", room)
     program.show(room, HALF)

@@ -34,7 +34,12 @@ def onfault_exit(program: Program) -> None:
     program.reap(program.fork(lambda: program.show(_sparse(), HALF)))
 
 
-@case("W10", "onfault-holes-stay", WIPED, "MLOCK_ONFAULT: half is unmapped, no page of the rest becomes resident")
+@case(
+    "W10",
+    "onfault-holes-stay",
+    WIPED,
+    "MLOCK_ONFAULT: half is unmapped, no page of the rest becomes resident",
+)
 def onfault_holes_stay(program: Program) -> None:
     at = _sparse()
     middle = at + MANY // 2 * PAGE

@@ -9,6 +9,7 @@ import threading
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGES, SIZE, Program, Signal, sleep_for_ever
+from mlockwipe.contract.tasks import wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.prctl import become_subreaper
 
@@ -94,7 +95,12 @@ def child_after_parent_unmaps(program: Program) -> None:
     program.reap(pid)
 
 
-@case("L4", "child-after-parent-exec", KEPT, "the parent, which locked, executes another program; the child lives on")
+@case(
+    "L4",
+    "child-after-parent-exec",
+    KEPT,
+    "the parent, which locked, executes another program; the child lives on",
+)
 def child_after_parent_exec(program: Program) -> None:
     gone = Signal()
 
@@ -206,7 +212,9 @@ def subprocess(program: Program) -> None:
 
     at = program.secret()
     program.show(at)
-    run = subprocess.run([sys.executable, "-I", "-S", "-c", "print(6 * 7)"], stdout=subprocess.PIPE, check=False)
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", "print(6 * 7)"], stdout=subprocess.PIPE, check=False
+    )
     program.check("what it printed", run.stdout, b"42\n")
     program.check("how it ended", run.returncode, 0)
     program.look()
@@ -234,11 +242,7 @@ def leader_gone(program: Program) -> None:
         leader = os.getpid()
 
         def follow() -> None:
-            while True:
-                with open(f"/proc/{leader}/stat") as stat:  # noqa: PTH123
-                    if stat.read().rpartition(")")[2].split()[0] == "Z":
-                        break
-                os.sched_yield()
+            wait_until("Z", leader)
             _still_there(program, at)
             exit_thread()
 

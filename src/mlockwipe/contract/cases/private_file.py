@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""W11: a file mapped MAP_PRIVATE. The pages that the program changed are its own; the others are the file's."""
+"""W11: a file mapped MAP_PRIVATE. Pages that the program changed are its own; the others are the file's."""
 
 import os
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.files import read, write
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm
@@ -14,8 +15,7 @@ CONTENT = b"content." * (SIZE // 8)
 
 def _file(flags: int) -> int:
     """A file of PAGES pages, opened with `flags`."""
-    with open("file", "wb") as file:  # noqa: PTH123
-        file.write(CONTENT)
+    write("file", CONTENT)
     return os.open("file", flags)
 
 
@@ -29,8 +29,7 @@ def _map(fd: int, prot: int = READ_WRITE) -> int:
 
 
 def _file_is_unharmed(program: Program) -> None:
-    with open("file", "rb") as file:  # noqa: PTH123
-        program.unharmed("the file", file.read() == CONTENT)
+    program.unharmed("the file", read("file") == CONTENT.decode())
 
 
 @case("W11", "unmap", WIPED, "unmapped: the changed half; the file keeps its content")

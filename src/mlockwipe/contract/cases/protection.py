@@ -72,13 +72,20 @@ for _name, _prot in _PROTECTIONS.items():
     case("W9", f"{_name}-exit", WIPED, f"{_name} when the program ends")(_at_exit(_prot))
     case("W9", f"{_name}-unmap", WIPED, f"{_name} when it is unmapped")(_at_unmap(_prot))
     case("W9", f"{_name}-exec", WIPED, f"{_name} when the program replaces itself")(_at_exec(_prot))
-    case("W9", f"{_name}-sigkill", WIPED, f"{_name}, or about to be, when the program is killed")(_at_kill(_prot))
-case("W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmapped, the rest keeps every byte")(
-    _at_part_unmap(mm.PROT_NONE)
+    case("W9", f"{_name}-sigkill", WIPED, f"{_name}, or about to be, when the program is killed")(
+        _at_kill(_prot)
+    )
+case(
+    "W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmapped, the rest keeps every byte"
+)(_at_part_unmap(mm.PROT_NONE))
+
+
+@case(
+    "W9",
+    "guarded",
+    WIPED,
+    "between inaccessible guard pages, itself inaccessible at the end, as libsodium does",
 )
-
-
-@case("W9", "guarded", WIPED, "between inaccessible guard pages, itself inaccessible at the end, as libsodium does")
 def guarded(program: Program) -> None:
     def body() -> None:
         at = program.plain()
@@ -92,13 +99,18 @@ def guarded(program: Program) -> None:
     program.reap(program.fork(body))
 
 
-@case("W9", "locked-while-inaccessible", WIPED, "mlock of inaccessible pages fails with ENOMEM, yet they are locked")
+@case(
+    "W9",
+    "locked-while-inaccessible",
+    WIPED,
+    "mlock of inaccessible pages fails with ENOMEM, yet they are locked",
+)
 def locked_while_inaccessible(program: Program) -> None:
     def body() -> None:
         at = program.plain()
         program.show(at)
         mm.mprotect(at, SIZE, mm.PROT_NONE)
-        program.check("mlock", refused(lambda: mm.mlock(at, SIZE)), "ENOMEM")
+        program.check("mlock", refused(mm.mlock, at, SIZE), "ENOMEM")
 
     program.reap(program.fork(body))
 
@@ -117,7 +129,7 @@ def changing(program: Program) -> None:
 def sealed_inaccessible(program: Program) -> None:
     def release(at: int) -> None:
         mm.mprotect(at, SIZE, mm.PROT_NONE)
-        if refused(lambda: mm.mseal(at, SIZE)) == "ENOSYS":
+        if refused(mm.mseal, at, SIZE) == "ENOSYS":
             program.cannot("this kernel has no mseal (Linux 6.10)")
 
     program.dies(release)

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """W2: a new mapping takes the place of a locked one."""
 
+import ctypes
 import os
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm
 
@@ -28,21 +30,19 @@ def fixed_locked(program: Program) -> None:
     _replaced(program, PRIVATE | mm.MAP_LOCKED)
 
 
-@case("W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back")
+@case(
+    "W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back"
+)
 def fixed_inaccessible(program: Program) -> None:
     _replaced(program, PRIVATE | mm.MAP_NORESERVE, mm.PROT_NONE)
 
 
 @case("W2", "fixed-file", WIPED, "a file over it; the file's content is what the program then reads")
 def fixed_file(program: Program) -> None:
-    with open("file", "wb+") as file:  # noqa: PTH123
-        file.write(b"content" * SIZE)
-        file.flush()
-        at = _replaced(program, mm.MAP_SHARED, fd=file.fileno())
-        file.seek(0)
-        import ctypes
-
-        program.unharmed("the file", ctypes.string_at(at, SIZE) == file.read(SIZE))
+    write("file", b"content." * (SIZE // 8))
+    fd = os.open("file", os.O_RDONLY)
+    at = _replaced(program, mm.MAP_PRIVATE, fd=fd)
+    program.unharmed("the file", ctypes.string_at(at, SIZE) == b"content." * (SIZE // 8))
 
 
 @case("W2", "fixed-middle", WIPED, "MAP_FIXED over the middle, both ends keep every byte")
@@ -56,7 +56,12 @@ def fixed_middle(program: Program) -> None:
     program.intact("the pages after", middle + HALF * PAGE, HALF // 2)
 
 
-@case("W2", "fixed-locked-middle", WIPED, "MAP_FIXED with MAP_LOCKED over the middle, both ends keep every byte")
+@case(
+    "W2",
+    "fixed-locked-middle",
+    WIPED,
+    "MAP_FIXED with MAP_LOCKED over the middle, both ends keep every byte",
+)
 def fixed_locked_middle(program: Program) -> None:
     at = program.secret()
     middle = at + HALF // 2 * PAGE

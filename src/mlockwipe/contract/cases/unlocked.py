@@ -52,7 +52,12 @@ def other_range_exit(program: Program) -> None:
     program.reap(program.fork(body))
 
 
-@case("L1", "other-range-exec", KEPT, "a range never locked when a program that has locked another replaces itself")
+@case(
+    "L1",
+    "other-range-exec",
+    KEPT,
+    "a range never locked when a program that has locked another replaces itself",
+)
 def other_range_exec(program: Program) -> None:
     program.secret()
     program.show(program.plain())
@@ -188,7 +193,7 @@ def lock_refused(program: Program) -> None:
     def body() -> None:
         limit_locking(HALF)
         at = program.plain()
-        program.check("mlock", refused(lambda: mm.mlock(at, SIZE)), "ENOMEM")
+        program.check("mlock", refused(mm.mlock, at, SIZE), "ENOMEM")
         program.show(at)
 
     program.reap(program.fork(body))
@@ -198,14 +203,19 @@ def lock_refused(program: Program) -> None:
 def lock_not_allowed(program: Program) -> None:
     limit_locking(0)
     at = program.plain()
-    program.check("mlock", refused(lambda: mm.mlock(at, SIZE)), "EPERM")
+    program.check("mlock", refused(mm.mlock, at, SIZE), "EPERM")
     _released(program, at)
 
 
-@case("L1", "lock-invalid", KEPT, "mlock2 with a flag that does not exist fails with EINVAL: nothing was locked")
+@case(
+    "L1",
+    "lock-invalid",
+    KEPT,
+    "mlock2 with a flag that does not exist fails with EINVAL: nothing was locked",
+)
 def lock_invalid(program: Program) -> None:
     at = program.plain()
-    program.check("mlock2", refused(lambda: mm.mlock2(at, SIZE, 64)), "EINVAL")
+    program.check("mlock2", refused(mm.mlock2, at, SIZE, 64), "EINVAL")
     _released(program, at)
 
 
@@ -226,14 +236,21 @@ def mapped_over(program: Program) -> None:
     _released(program, at)
 
 
-@case("L1", "lock-gone-after-exec", KEPT, "an exec ends every lock: memory of the new program, which locks nothing")
+@case(
+    "L1",
+    "lock-gone-after-exec",
+    KEPT,
+    "an exec ends every lock: memory of the new program, which locks nothing",
+)
 def lock_gone_after_exec(program: Program) -> None:
     mm.mlockall(mm.MCL_FUTURE)
     program.secret()
     program.exec_again(never_locked_unmap)
 
 
-@case("L1", "child-munlocks", KEPT, "a child that unlocks its inherited copy has said that it is done with it")
+@case(
+    "L1", "child-munlocks", KEPT, "a child that unlocks its inherited copy has said that it is done with it"
+)
 def child_munlocks(program: Program) -> None:
     at = program.secret()
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+/* lock COUNT: mlock of one written page after the other, in a process that has locked memory already. */
+#define _GNU_SOURCE
+#include "bench.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+int main(int argc, char **argv)
+{
+	unsigned long count;
+	uint64_t start;
+	char *pages;
+
+	if (argc != 2)
+		return 2;
+	count = number(argv[1]);
+	pages = mmap(NULL, (count + 1) * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (pages == MAP_FAILED)
+		die("mmap");
+	memset(pages, 0xA5, (count + 1) * PAGE_SIZE);
+	if (mlock(pages, PAGE_SIZE))
+		die("mlock");
+
+	start = now();
+	for (unsigned long i = 1; i <= count; i++)
+		if (mlock(pages + i * PAGE_SIZE, PAGE_SIZE))
+			die("mlock");
+	report("mlock", now() - start, count);
+	return 0;
+}

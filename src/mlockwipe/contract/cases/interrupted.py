@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: MIT
+"""L7: no call comes back with EINTR that would not do so by itself."""
+
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from mlockwipe.contract.case import KEPT, case
+from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, Program
+from mlockwipe.contract.tasks import wait_until
+from mlockwipe.linux import mm
+from mlockwipe.linux.libc import function
+
+ROUNDS = 300
+
+_long = ctypes.c_long
+_syscall = function("syscall", _long, *([_long] * 7), sleeps=True)
+
+
+# A timer that fires all the time
+
+
+def _under_timer(program: Program, call: Callable[[], object]) -> None:
+    """`call` again and again under a 300 us timer whose handler does not restart calls."""
+    signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.siginterrupt(signal.SIGALRM, True)
+    signal.setitimer(signal.ITIMER_REAL, 300e-6, 300e-6)
+    interrupted = 0
+    for _ in range(ROUNDS):
+        try:
+            call()
+        except InterruptedError:
+            interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    program.check("calls interrupted", interrupted, 0)
+
+
+@case("L7", "timer-mlock", KEPT, "mlock and munlock under a fast timer", shows=False)
+def timer_mlock(program: Program) -> None:
+    at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
+
+    def call() -> None:
+        mm.mlock(at, PAGE)
+        mm.munlock(at, PAGE)
+
+    _under_timer(program, call)
+
+
+@case("L7", "timer-mlock2", KEPT, "mlock2 and munlock under a fast timer", shows=False)
+def timer_mlock2(program: Program) -> None:
+    at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
+
+    def call() -> None:
+        mm.mlock2(at, PAGE, mm.MLOCK_ONFAULT)
+        mm.munlock(at, PAGE)
+
+    _under_timer(program, call)
+
+
+@case("L7", "timer-unmap", KEPT, "MAP_LOCKED and munmap under a fast timer", shows=False)
+def timer_unmap(program: Program) -> None:
+    def call() -> None:
+        at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED)
+        paint(at, 1)
+        mm.munmap(at, PAGE)
+
+    _under_timer(program, call)
+
+
+@case("L7", "timer-remap", KEPT, "MAP_FIXED | MAP_LOCKED and mremap under a fast timer", shows=False)
+def timer_remap(program: Program) -> None:
+    at = mm.mmap(0, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED)
+
+    def call() -> None:
+        mm.mmap(at, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+        mm.mremap(at, 4 * PAGE, 2 * PAGE)
+
+    _under_timer(program, call)
+
+
+@case("L7", "timer-lockall", KEPT, "mlockall(MCL_FUTURE) and munlockall under a fast timer", shows=False)
+def timer_lockall(program: Program) -> None:
+    def call() -> None:
+        mm.mlockall(mm.MCL_FUTURE)
+        mm.munlockall()
+
+    _under_timer(program, call)
+
+
+# The first lock of a process, under the timer: in many children, for each has a first lock of its own
+
+
+@case("L7", "timer-first-lock", KEPT, "a process's first mlock under a fast timer", shows=False)
+def timer_first_lock(program: Program) -> None:
+    def body() -> None:
+        at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
+        signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.siginterrupt(signal.SIGALRM, True)
+        signal.setitimer(signal.ITIMER_REAL, 50e-6, 50e-6)
+        try:
+            mm.mlock(at, PAGE)
+        except InterruptedError:
+            program.fail("mlock was interrupted")
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    for _ in range(10):
+        program.reap(program.fork(body))
+
+
+# Calls that sleep in another thread
+
+
+class Sleeper:
+    """A call that sleeps until `wake`, or by itself for a time when that is None, and must then return
+    `expected`.
+    """
+
+    def __init__(self, call: Callable[[], int], wake: Callable[[], object] | None, expected: int) -> None:
+        self.call = call
+        self.wake = wake
+        self.expected = expected
+
+
+def _sleeps_through(program: Program, sleeper: Sleeper) -> None:
+    """A thread sleeps in a call while another locks, moves, forks and unmaps."""
+    result: list[object] = []
+
+    def sleep() -> None:
+        value = sleeper.call()
+        result.append(errno.errorcode[ctypes.get_errno()] if value == -1 else value)
+
+    thread = threading.Thread(target=sleep)
+    thread.start()
+    wait_until("S", os.getpid(), thread.native_id)
+    for _ in range(5):
+        at = program.secret()
+        mm.munlock(at, PAGE)
+        os.waitpid(program.fork(lambda: None), 0)
+        mm.munmap(at, 16 * PAGE)
+    if sleeper.wake is not None:
+        program.check("returned too early", result, [])
+        sleeper.wake()
+    thread.join()
+    program.check("the call", result, [sleeper.expected])
+
+
+def _read() -> Sleeper:
+    read_end, write_end = os.pipe()
+    buffer = ctypes.create_string_buffer(8)
+    return Sleeper(
+        lambda: _call(0, read_end, ctypes.addressof(buffer), 1), lambda: os.write(write_end, b"."), 1
+    )
+
+
+def _epoll_wait() -> Sleeper:
+    read_end, write_end = os.pipe()
+    epoll = select.epoll()
+    epoll.register(read_end, select.EPOLLIN)
+    events = ctypes.create_string_buffer(12)
+    epoll_wait = function(
+        "epoll_wait", ctypes.c_int, *[ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_int], sleeps=True
+    )
+    return Sleeper(lambda: epoll_wait(epoll.fileno(), events, 1, -1), lambda: os.write(write_end, b"."), 1)
+
+
+def _poll() -> Sleeper:
+    read_end, write_end = os.pipe()
+    pollfd = ctypes.create_string_buffer(struct.pack("=ihh", read_end, select.POLLIN, 0), 8)
+    return Sleeper(lambda: _call(7, ctypes.addressof(pollfd), 1, -1), lambda: os.write(write_end, b"."), 1)
+
+
+def _nanosleep() -> Sleeper:
+    span = ctypes.create_string_buffer(struct.pack("=qq", 0, 300_000_000), 16)
+
+    def call() -> int:
+        start = time.monotonic_ns()
+        result = _call(35, ctypes.addressof(span), 0)
+        return result if time.monotonic_ns() - start >= 300_000_000 else -2
+
+    return Sleeper(call, None, 0)
+
+
+def _futex() -> Sleeper:
+    word = ctypes.create_string_buffer(8)
+    at, private = ctypes.addressof(word), 128  # include/uapi/linux/futex.h: FUTEX_PRIVATE_FLAG
+    return Sleeper(lambda: _call(202, at, private, 0, 0), lambda: _call(202, at, private | 1, 1), 0)
+
+
+def _semaphore() -> Sleeper:
+    semget, semop, semctl = 64, 65, 66
+    semaphore = _call(semget, mm.IPC_PRIVATE, 1, 0o600)
+    down = ctypes.create_string_buffer(struct.pack("=Hhh", 0, -1, 0), 6)
+    up = ctypes.create_string_buffer(struct.pack("=Hhh", 0, 1, 0), 6)
+
+    def call() -> int:
+        try:
+            return _call(semop, semaphore, ctypes.addressof(down), 1)
+        finally:
+            number = ctypes.get_errno()
+            _call(semctl, semaphore, 0, mm.IPC_RMID)
+            ctypes.set_errno(number)
+
+    return Sleeper(call, lambda: _call(semop, semaphore, ctypes.addressof(up), 1), 0)
+
+
+def _message_queue() -> Sleeper:
+    msgget, msgsnd, msgrcv, msgctl = 68, 69, 70, 71
+    queue = _call(msgget, mm.IPC_PRIVATE, 0o600)
+    sent = ctypes.create_string_buffer(struct.pack("=q8s", 1, b"message."), 16)
+    received = ctypes.create_string_buffer(16)
+
+    def call() -> int:
+        try:
+            return _call(msgrcv, queue, ctypes.addressof(received), 8, 0, 0)
+        finally:
+            number = ctypes.get_errno()
+            _call(msgctl, queue, mm.IPC_RMID)
+            ctypes.set_errno(number)
+
+    return Sleeper(call, lambda: _call(msgsnd, queue, ctypes.addressof(sent), 8, 0), 8)
+
+
+def _sigtimedwait() -> Sleeper:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    mask = ctypes.c_uint64(1 << (signal.SIGUSR1 - 1))
+    return Sleeper(
+        lambda: _call(128, ctypes.addressof(mask), 0, 0, 8),
+        lambda: os.kill(os.getpid(), signal.SIGUSR1),
+        signal.SIGUSR1,
+    )
+
+
+def _accept() -> Sleeper:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(b"\0mlockwipe-%d" % os.getpid())
+    listener.listen()
+    client = socket.socket(socket.AF_UNIX)
+    return Sleeper(
+        lambda: min(_call(43, listener.fileno(), 0, 0), 0), lambda: client.connect(listener.getsockname()), 0
+    )
+
+
+def _flock() -> Sleeper:
+    import fcntl
+
+    first, second = (os.open("file", os.O_RDWR | os.O_CREAT) for _ in range(2))
+    fcntl.flock(first, fcntl.LOCK_EX)
+    return Sleeper(lambda: _call(73, second, fcntl.LOCK_EX), lambda: fcntl.flock(first, fcntl.LOCK_UN), 0)
+
+
+def _wait() -> Sleeper:
+    # Its own child alone: the other thread's children are waited for by that thread.
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(write_end)
+        os.read(read_end, 1)
+        os._exit(0)
+    return Sleeper(lambda: _call(61, pid, 0, 0, 0) - pid, lambda: os.write(write_end, b"."), 0)
+
+
+def _call(number: int, *arguments: int) -> int:
+    result: int = _syscall(number, *arguments, *[0] * (6 - len(arguments)))
+    return result
+
+
+for _name, _sleeper in {
+    "read": _read,
+    "epoll-wait": _epoll_wait,
+    "poll": _poll,
+    "nanosleep": _nanosleep,
+    "futex": _futex,
+    "semop": _semaphore,
+    "msgrcv": _message_queue,
+    "sigtimedwait": _sigtimedwait,
+    "accept": _accept,
+    "flock": _flock,
+    "wait": _wait,
+}.items():
+
+    def _body(program: Program, sleeper: Callable[[], Sleeper] = _sleeper) -> None:
+        _sleeps_through(program, sleeper())
+
+    case(
+        "L7",
+        f"asleep-in-{_name}",
+        KEPT,
+        f"a thread sleeps in {_name} while another locks and unmaps",
+        shows=False,
+    )(_body)
