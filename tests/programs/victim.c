@@ -11,8 +11,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-static char *secret;
-static int ready;
+static char *secret, *inherited;
+static int ready, witness;
 
 static void *spins(void *unused)
 {
@@ -35,14 +35,23 @@ static void *unmaps(void *unused)
 	return unused;
 }
 
+/*
+ * The witness's own reference makes the next write to a page that is shared with a child go to a copy, so what is
+ * shown is never shared: the secret is withheld from the children, and each shows a page that it has made its own.
+ */
 static void *forks(void *unused)
 {
 	for (;;) {
 		pid_t pid = fork();
 
 		check(pid >= 0, "fork");
-		if (pid == 0)
+		if (pid == 0) {
+			struct iovec page = { inherited, PAGE };
+
+			paint(inherited, PAGE);
+			vmsplice(witness, &page, 1, SPLICE_F_NONBLOCK); /* until it is full */
 			_exit(0);
+		}
 		check(waitpid(pid, NULL, 0) == pid, "waitpid");
 	}
 	return unused;
@@ -103,7 +112,7 @@ static const struct {
 int main(int argc, char **argv)
 {
 	static const int protections[] = { PROT_READ | PROT_WRITE, PROT_NONE, PROT_READ };
-	int threads, witness;
+	int threads;
 
 	if (argc != 6)
 		return 2;
@@ -114,8 +123,12 @@ int main(int argc, char **argv)
 		if (strcmp(situations[i].name, argv[1]))
 			continue;
 		secret = make_secret(SIZE);
+		if (situations[i].action == forks) {
+			check(fcntl(witness, F_SETPIPE_SZ, 256 * PAGE) > 0, "F_SETPIPE_SZ");
+			check(madvise(secret, SIZE, MADV_DONTFORK) == 0, "madvise");
+			inherited = make_secret(PAGE);
+		}
 		show(witness, secret, SIZE);
-		close(witness);
 		check(mprotect(secret, SIZE, protections[atoi(argv[5]) % 3]) == 0, "mprotect");
 		for (int other = 1; other < threads; other++) {
 			pthread_t thread;

@@ -177,16 +177,16 @@ class Program:
 
 
 class Signal:
-    """One process or thread tells another, once, that it may go on."""
+    """One process or thread tells another that it may go on, and a number if need be."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
 
-    def give(self) -> None:
-        os.write(self._write, b".")
+    def give(self, number: int = 0) -> None:
+        os.write(self._write, number.to_bytes(8, "little"))
 
-    def wait(self) -> None:
-        os.read(self._read, 1)
+    def wait(self) -> int:
+        return int.from_bytes(os.read(self._read, 8), "little")
 
     def close(self) -> None:
         os.close(self._read)

@@ -25,6 +25,7 @@ class Vma(NamedTuple):
     writable: bool
     executable: bool
     shared: bool
+    offset: int
     inode: int
     name: str
 
@@ -70,7 +71,7 @@ def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
             fcntl.ioctl(maps_fd, _PROCMAP_QUERY, query)
         except FileNotFoundError:  # no mapping from here on
             return
-        _, _, _, low, high, flags, _, _, inode, _, _, name_size, _, _, _ = _QUERY.unpack(query)
+        _, _, _, low, high, flags, _, offset, inode, _, _, name_size, _, _, _ = _QUERY.unpack(query)
         if low >= end:
             return
         name = _name.raw[: name_size - 1].decode(errors="surrogateescape") if name_size else ""
@@ -81,6 +82,7 @@ def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
             bool(flags & _WRITABLE),
             bool(flags & _EXECUTABLE),
             bool(flags & _SHARED),
+            offset,
             inode,
             name,
         )
@@ -104,6 +106,7 @@ def _parse_line(line: str) -> Vma:
         mode[1] == "w",
         mode[2] == "x",
         mode[3] == "s",
+        int(fields[2], 16),
         int(fields[4]),
         fields[5] if len(fields) > 5 else "",
     )
@@ -216,6 +219,11 @@ def stat_fields(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on (state first), whatever the name of the program holds."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
         return stat.read().rpartition(")")[2].split()
+
+
+def stack_top(pid: int) -> int:
+    """The address where the stack of a process began at exec, 0 without the right to know (startstack in stat)."""
+    return int(stat_fields(pid)[25])
 
 
 def tasks(pid: int) -> list[int]:

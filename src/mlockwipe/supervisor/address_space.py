@@ -3,7 +3,6 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
@@ -23,6 +22,9 @@ from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range, RangeSet
 
 
+_LARGEST_STACK = 1 << 30
+
+
 class Family:
     """Address spaces that came out of one another by fork, and so may share pages.
 
@@ -36,14 +38,16 @@ class Family:
         self.legacy = RangeSet()
 
 
-@dataclass
 class Pending:
     """A call that is under way: what was taken out of the sensitive set, and the content wiped for it."""
 
-    call: Call
-    taken: list[Range] = field(default_factory=list)
-    saved: list[tuple[int, memoryview]] = field(default_factory=list)
-    wiped_pages: int = 0
+    __slots__ = ("call", "saved", "taken", "wiped_pages")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.taken: list[Range] = []
+        self.saved: list[tuple[int, memoryview]] = []
+        self.wiped_pages = 0
 
 
 class AddressSpace:
@@ -55,6 +59,7 @@ class AddressSpace:
         self.inherited = False  # whether `ranges` has inherited copies, which the kernel does not hold to be locked
         self.future = False  # mlockall(MCL_FUTURE): what is mapped from now on is locked
         self.program_break = 0
+        self.stack_top = 0  # 0 when it is not known, for an undumpable process
         self.keeper: Keeper | None = None
         self.unprotected = False  # a keeper was refused: said once, not tried again
         self.family = family or Family()
@@ -116,10 +121,9 @@ class AddressSpace:
 
     def _private_mappings(self) -> list[Range]:
         """What mlockall(MCL_CURRENT) locks, the stack with the room that it may grow into."""
-        assert self.keeper is not None
         found = []
         below = 0
-        for vma in procfs.vmas(self.keeper.files.maps, 0, TASK_SIZE):
+        for vma in procfs.vmas(self.files.maps, 0, TASK_SIZE):
             if not vma.shared:
                 found.append((below if vma.name == "[stack]" else vma.start, vma.end))
             below = vma.end
@@ -127,17 +131,21 @@ class AddressSpace:
 
     def _room_below(self, start: int) -> int:
         """Where a range that begins at `start` may begin one day: the lowest mapping of the stack grows downwards."""
-        if self.keeper is not None:
-            vma = next(procfs.vmas(self.keeper.files.maps, start, start + PAGE_SIZE), None)
-            if vma is not None and vma.name == "[stack]" and vma.start == start:
-                return next(low for low, high in self._private_mappings() if low <= start < high)
-        return start
+        if not self.stack_top - _LARGEST_STACK < start < self.stack_top:
+            return start
+        below = lowest = 0
+        for vma in procfs.vmas(self.files.maps, 0, self.stack_top):
+            if vma.start != lowest:
+                below, first = lowest, vma.start
+            lowest = vma.end
+        return below if first == start else start
 
-    def inherit(self, ranges: RangeSet, program_break: int) -> None:
+    def inherit(self, ranges: RangeSet, program_break: int, stack_top: int) -> None:
         """After a fork: what is sensitive in the parent is so in the child. Its MCL_FUTURE is not passed on."""
         self.inherited = True
         self.ranges = ranges.copy()
         self.program_break = program_break
+        self.stack_top = stack_top
 
     def forget_unmapped(self) -> None:
         """Keep of the inherited ranges what this child really has: not what MADV_DONTFORK withheld."""
@@ -301,7 +309,7 @@ class AddressSpace:
         if self.keeper is not None:
             try:
                 if self.ranges:
-                    wipe.end_native_aio(self.keeper)
+                    wipe.end_asynchronous_io(self.keeper)
                     pages = self.wipe(list(self._final_ranges(unmap_trapped)), dying=True)
             finally:
                 self.leave(journal)

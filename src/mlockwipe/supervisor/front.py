@@ -69,7 +69,7 @@ def run(options: Options) -> int:
 class _Front:
     """The wait for the program."""
 
-    def __init__(self, options: Options, channel: Channel, guard: int, signals: set[signal.Signals]) -> None:
+    def __init__(self, options: Options, channel: Channel, guard: int, signals: set[int]) -> None:
         self._options = options
         self._channel = channel
         self._guardian = guard

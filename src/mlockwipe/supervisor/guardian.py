@@ -45,7 +45,7 @@ class _Left:
                 os.close(fd)
 
 
-def guard(options: "Options", filter_one: bytes, signal_mask: set[signal.Signals], front: Channel) -> None:
+def guard(options: "Options", filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
     """In the guardian process: run a supervisor, and take over if it does not end by itself."""
     front_pid = os.getppid()
     prctl.become_subreaper()
@@ -93,7 +93,7 @@ def tell_defects(front: Channel) -> Iterator[None]:
 def _supervise(
     options: "Options",
     filter_one: bytes,
-    signal_mask: set[signal.Signals],
+    signal_mask: set[int],
     front: Channel,
     front_pid: int,
     guardian: Channel,

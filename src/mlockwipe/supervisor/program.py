@@ -20,7 +20,7 @@ class NotStarted(Exception):
         self.status = status
 
 
-def start(command: list[str], filter_one: bytes, signal_mask: set[signal.Signals]) -> tuple[int, int]:
+def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple[int, int]:
     """Run a command under filter one: its pid and the listener. NotStarted when that can't be done.
 
     The child inherits all that this process has from the shell: descriptors, process group, working directory.
@@ -72,7 +72,7 @@ def _probe_ptrace(pid: int) -> None:
         ) from None
 
 
-def _become(command: list[str], filter_one: bytes, signal_mask: set[signal.Signals], channel: Channel) -> None:
+def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
     """In the child. Does not return."""
     try:
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them, and exec keeps that

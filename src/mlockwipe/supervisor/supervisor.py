@@ -10,17 +10,19 @@ import errno
 import os
 import select
 import signal
+from collections import deque
 
 from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
 from mlockwipe.linux.arch.x86_64 import I386, X86_64
 from mlockwipe.supervisor import attach
-from mlockwipe.supervisor.address_space import AddressSpace, Pending
+from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
 from mlockwipe.supervisor.calls import Call, decode
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report
 from mlockwipe.supervisor.task import Task, TaskState
 
@@ -72,6 +74,7 @@ class Supervisor:
         self._keepers: dict[int, AddressSpace] = {}
         self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
         self._filter_two: bytes | None = None
+        self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
         self._said: set[str] = set()
         self._signals = signalfd.open_signalfd(SIGNALS)
         seccomp.wake_synchronously(listener)
@@ -112,6 +115,8 @@ class Supervisor:
             except ChildProcessError:
                 return False
             if end is None:
+                if self._newborn:
+                    self._adopt_lost()
                 return True
             if end.si_code not in _ENDS:
                 continue  # stops of a traced task are reported whether they were asked for or not
@@ -409,6 +414,7 @@ class Supervisor:
         self._keepers[space.keeper.pid] = space
         if like is None:
             space.program_break = space.keeper.program_break
+            space.stack_top = procfs.stack_top(task.tid)
         space.enter(self._journal, task.tgid)
         if self._guardian is not None:
             files = space.keeper.files
@@ -446,6 +452,8 @@ class Supervisor:
 
     def _adopt(self, child: int, parent: Task) -> None:
         """A task of ours has made another, which waits in its first stop or will be there soon."""
+        if child in self._tasks:
+            return
         if child in self._newborn:
             self._newborn.discard(child)
         else:
@@ -457,8 +465,31 @@ class Supervisor:
             space = parent.space
         else:
             space = AddressSpace(parent.space.family)
-            space.inherit(parent.space.ranges, parent.space.program_break)
+            space.inherit(parent.space.ranges, parent.space.program_break, parent.space.stack_top)
         self._welcome(Task(child, tgid, space, parent.filtered), parent.space.keeper)
+
+    def _adopt_lost(self) -> None:
+        """Newborns whose maker was killed before the kernel told of them: an orphan's parent is somebody else now.
+
+        The stack of a forked child lies where its parent's did, at a place drawn at random at exec: that tells the
+        family, and everything that was sensitive in it counts.
+        """
+        for child in list(self._newborn):
+            with contextlib.suppress(*_GONE):
+                if int(procfs.status_field(child, "PPid")) in self._tasks:
+                    continue
+                self._newborn.discard(child)
+                stack_top = procfs.stack_top(child)
+                spaces = [space for space in self._keepers.values() if space.stack_top == stack_top]
+                families = {space.family for space in spaces}
+                families.update(family for top, family in self._ended if top == stack_top)
+                ranges = RangeSet()
+                for source in (*(space.ranges for space in spaces), *(family.legacy for family in families)):
+                    for start, end in source:
+                        ranges.add(start, end)
+                space = AddressSpace(next(iter(families), None))
+                space.inherit(ranges, 0, stack_top)
+                self._welcome(Task(child, int(procfs.status_field(child, "Tgid")), space, True), None)
 
     def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
         self._tasks[task.tid] = task
@@ -468,6 +499,8 @@ class Supervisor:
                 self._protect(task, parent_keeper)
                 if task.space.keeper is not None:
                     task.space.forget_unmapped()
+                    if not task.space.program_break:
+                        task.space.program_break = task.space.keeper.program_break
                     task.space.record(self._journal)
         finally:
             ptrace.cont(task.tid)
@@ -509,6 +542,8 @@ class Supervisor:
 
     def _release(self, space: AddressSpace, cause: str) -> None:
         pid = space.keeper.pid if space.keeper else None
+        if pid is not None:
+            self._ended.append((space.stack_top, space.family))
         try:
             pages = space.release(self._journal, unmap_trapped=self._unmap)
         except OSError as error:

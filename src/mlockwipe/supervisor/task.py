@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A traced task and the states it can be in; docs/supervisor.md has the table of what may follow what."""
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from mlockwipe.linux import ptrace
@@ -25,11 +24,15 @@ class TaskState(Enum):
     GROUP_STOPPED = auto()  # stopped by a job-control signal, as its parent sees it too
 
 
-@dataclass(slots=True)
 class Task:
-    tid: int
-    tgid: int
-    space: AddressSpace
-    filtered: bool = False  # whether it has filter two
-    state: TaskState = TaskState.RUNNING
-    pending: Pending | None = None
+    """`filtered`: whether it has filter two. `pending`: the call that is under way, in NOTIFIED and IN_CALL."""
+
+    __slots__ = ("filtered", "pending", "space", "state", "tgid", "tid")
+
+    def __init__(self, tid: int, tgid: int, space: AddressSpace, filtered: bool = False) -> None:
+        self.tid = tid
+        self.tgid = tgid
+        self.space = space
+        self.filtered = filtered
+        self.state = TaskState.RUNNING
+        self.pending: Pending | None = None

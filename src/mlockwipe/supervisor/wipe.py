@@ -10,6 +10,8 @@ import ctypes
 import errno
 import mmap
 import os
+import struct
+import time
 from collections.abc import Iterable, Iterator
 
 from mlockwipe.linux import procfs
@@ -24,6 +26,8 @@ from mlockwipe.supervisor.ranges import Range
 _THROUGH_KEEPER = 1 << 20
 _CHUNK = 1 << 20
 _zeros = memoryview(bytes(_CHUNK))
+
+_IO_PATIENCE = 5.0  # seconds; requests that can wait for ever, on sockets say, are cancelled by the exit itself
 
 _PROT_READ_WRITE = 3
 _MADV_COLLAPSE = 25  # Linux 6.1
@@ -127,13 +131,35 @@ def _write_zeros(files: Files, run: Range) -> None:
             start += PAGE_SIZE
 
 
-def end_native_aio(keeper: Keeper) -> None:
-    """Wait for the native AIO of an address space, as its last user's exit would (exit_aio in fs/aio.c).
+def end_asynchronous_io(keeper: Keeper) -> None:
+    """Wait for I/O that still reads from an address space: a program that is killed must not write zeros to its disk.
 
-    The keeper is a user too, so the kernel has not waited yet, and requests in flight still read from the pages.
+    Native AIO is ended when the last user of the memory goes (exit_aio in fs/aio.c), and the keeper is one, so
+    io_destroy(2) is called on its rings. io_uring at exit cancels what it can and does not wait for the rest: the
+    counters of the ring, which is mapped, tell when that is done.
     """
     text = procfs.read_all(keeper.files.maps).decode(errors="surrogateescape")
-    rings = [vma.start for vma in procfs.parse_maps(text) if vma.name.startswith("/[aio]")]
+    mappings = list(procfs.parse_maps(text))
     with contextlib.suppress(TaskGone):
-        for ring in rings:
-            keeper.worker.call("io_destroy", ring)
+        for vma in mappings:
+            if vma.name.startswith("/[aio]"):
+                keeper.worker.call("io_destroy", vma.start)
+    deadline = time.monotonic() + _IO_PATIENCE
+    for vma in mappings:
+        if vma.name == "anon_inode:[io_uring]" and vma.offset == 0:
+            while _requests_in_flight(keeper.files.memory, vma.start) and time.monotonic() < deadline:
+                time.sleep(0.001)
+
+
+def _requests_in_flight(memory_fd: int, ring: int) -> int:
+    """The requests of an io_uring that the kernel has taken and not completed; 0 when its ring can't be read.
+
+    struct io_rings (include/linux/io_uring_types.h) begins with head and tail of the submission queue, then of the
+    completion queue. Before Linux 6.10 the mapping can't be read through /proc.
+    """
+    try:
+        taken, _, _, completed = struct.unpack("=4I", os.pread(memory_fd, 16, ring))
+    except OSError:
+        return 0
+    in_flight: int = (taken - completed) % (1 << 32)
+    return in_flight if in_flight < 1 << 31 else 0  # more completions than requests: multishot

@@ -42,10 +42,11 @@ def grandchild_of_gone_child(program: Program) -> None:
         paint(at, PAGES)
         program.show(at)
 
+    born = Signal()
     become_subreaper()
-    os.waitpid(program.fork(lambda: program.fork(write)), 0)
+    os.waitpid(program.fork(lambda: born.give(program.fork(write))), 0)
     gone.give()
-    program.reap(-1)
+    program.reap(born.wait())
     program.intact("the pages of the first", at)
 
 
@@ -88,7 +89,7 @@ def many_children(program: Program) -> None:
     "the parent exits while the child lives: the parent's pages, and not the child's",
 )
 def parent_first(program: Program) -> None:
-    written, gone = Signal(), Signal()
+    born, written, gone = Signal(), Signal(), Signal()
 
     def parent() -> None:
         at = program.secret()
@@ -99,7 +100,7 @@ def parent_first(program: Program) -> None:
             gone.wait()
             program.intact("the child's pages", at)
 
-        program.fork(child)
+        born.give(program.fork(child))
         written.wait()
         paint(at, PAGES)
         program.show(at)
@@ -107,7 +108,7 @@ def parent_first(program: Program) -> None:
     become_subreaper()
     program.reap(program.fork(parent))
     gone.give()
-    program.reap(-1)
+    program.reap(born.wait())
 
 
 @case(
@@ -117,7 +118,7 @@ def parent_first(program: Program) -> None:
     "the child exits when its parent is gone, with pages that it writes only then",
 )
 def child_last(program: Program) -> None:
-    gone = Signal()
+    born, gone = Signal(), Signal()
 
     def parent() -> None:
         at = program.secret()
@@ -128,12 +129,12 @@ def child_last(program: Program) -> None:
             paint(at, PAGES)
             program.show(at)
 
-        program.fork(child)
+        born.give(program.fork(child))
 
     become_subreaper()
     os.waitpid(program.fork(parent), 0)
     gone.give()
-    program.reap(-1)
+    program.reap(born.wait())
 
 
 @case("W12", "daemon", WIPED, "the program locks, forks twice and returns, as gpg-agent does", outlives=True)
@@ -153,6 +154,8 @@ def daemon(program: Program) -> None:
 
 @case("W12", "daemon-reaped", WIPED, "a daemon exits by itself and its subreaper waits for it")
 def daemon_reaped(program: Program) -> None:
+    born = Signal()
+
     def start() -> None:
         at = program.secret()
 
@@ -161,11 +164,11 @@ def daemon_reaped(program: Program) -> None:
             paint(at, PAGES)
             program.show(at)
 
-        program.fork(serve)
+        born.give(program.fork(serve))
 
     become_subreaper()
     os.waitpid(program.fork(start), 0)
-    program.reap(-1)
+    program.reap(born.wait())
 
 
 @case(
@@ -176,7 +179,7 @@ def daemon_reaped(program: Program) -> None:
     needs_ram_scan=_SHARED,
 )
 def shared_child_last(program: Program) -> None:
-    gone = Signal()
+    born, gone = Signal(), Signal()
 
     def parent() -> None:
         at = program.secret()
@@ -185,12 +188,12 @@ def shared_child_last(program: Program) -> None:
             gone.wait()
             program.unharmed("the pages after the parent's end", is_painted(at, PAGES))
 
-        program.fork(child)
+        born.give(program.fork(child))
 
     become_subreaper()
     os.waitpid(program.fork(parent), 0)
     gone.give()
-    os.waitpid(-1, 0)
+    os.waitpid(born.wait(), 0)
 
 
 @case(
@@ -221,7 +224,7 @@ def shared_both_killed(program: Program) -> None:
 
     from mlockwipe.contract.program import sleep_for_ever
 
-    ready = Signal()
+    ready, born = Signal(), Signal()
 
     def child() -> None:
         ready.give()
@@ -230,12 +233,12 @@ def shared_both_killed(program: Program) -> None:
     def parent() -> None:
         os.setpgid(0, 0)
         program.secret()
-        program.fork(child)
+        born.give(program.fork(child))
         sleep_for_ever()
 
     become_subreaper()
     pid = program.fork(parent)
     ready.wait()
     os.killpg(pid, signal.SIGKILL)
-    os.waitpid(-1, 0)
-    os.waitpid(-1, 0)
+    os.waitpid(pid, 0)
+    os.waitpid(born.wait(), 0)

@@ -125,7 +125,7 @@ def seccomp(program: Program) -> None:
 def parent_death_signal(program: Program) -> None:
     from mlockwipe.linux.libc import libc
 
-    ready = Signal()
+    ready, born = Signal(), Signal()
 
     def orphan() -> None:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
@@ -134,12 +134,12 @@ def parent_death_signal(program: Program) -> None:
         sleep_for_ever()
 
     def parent() -> None:
-        program.fork(orphan)
+        born.give(program.fork(orphan))
         ready.wait()
 
     become_subreaper()
     os.waitpid(program.fork(parent), 0)
-    program.reap(-1, -signal.SIGKILL)
+    program.reap(born.wait(), -signal.SIGKILL)
 
 
 # By its parent

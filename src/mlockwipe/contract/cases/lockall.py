@@ -73,17 +73,11 @@ def current_exec(program: Program) -> None:
     program.exec_looker()
 
 
-@case("W10", "current-heap", WIPED, "MCL_CURRENT: pages by which the heap grows later")
-def current_heap(program: Program) -> None:
-    lock_all(program, mm.MCL_CURRENT)
-    _show_heap(program)
-
-
 @case("W10", "current-stack", WIPED, "MCL_CURRENT: pages by which the stack grows later")
 def current_stack(program: Program) -> None:
     def body() -> None:
         lock_all(program, mm.MCL_CURRENT)
-        _show_stack(program)
+        _show_stack(program, _stack_start())
 
     program.reap(program.fork(body))
 
@@ -233,9 +227,9 @@ def _stack_start() -> int:
     )
 
 
-def _show_stack(program: Program) -> None:
+def _show_stack(program: Program, start: int) -> None:
     """Let the stack grow, and show its new pages: the kernel grows it at a write just below it."""
-    at = _stack_start() - SIZE
+    at = start - SIZE
     paint(at, PAGES)
     program.show(at)
 
@@ -245,7 +239,8 @@ def _show_stack(program: Program) -> None:
 )
 def stack_growth(program: Program) -> None:
     def body() -> None:
-        mm.mlock(_stack_start(), PAGE)
-        _show_stack(program)
+        start = _stack_start()
+        mm.mlock(start, PAGE)
+        _show_stack(program, start)
 
     program.reap(program.fork(body))

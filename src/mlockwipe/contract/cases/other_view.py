@@ -63,7 +63,7 @@ def parent_after_child_unmaps(program: Program) -> None:
 
 @case("L4", "child-after-parent", KEPT, "the parent, which locked, exits; the child lives on")
 def child_after_parent(program: Program) -> None:
-    gone = Signal()
+    born, gone = Signal(), Signal()
 
     def parent() -> None:
         at = program.secret()
@@ -72,12 +72,12 @@ def child_after_parent(program: Program) -> None:
             gone.wait()
             _still_there(program, at)
 
-        program.fork(child)
+        born.give(program.fork(child))
 
     become_subreaper()
     os.waitpid(program.fork(parent), 0)
     gone.give()
-    os.waitpid(-1, 0)
+    os.waitpid(born.wait(), 0)
 
 
 @case("L4", "child-after-parent-unmaps", KEPT, "the parent, which locked, unmaps; the child lives on")
@@ -102,7 +102,7 @@ def child_after_parent_unmaps(program: Program) -> None:
     "the parent, which locked, executes another program; the child lives on",
 )
 def child_after_parent_exec(program: Program) -> None:
-    gone = Signal()
+    born, gone = Signal(), Signal()
 
     def parent() -> None:
         at = program.secret()
@@ -111,13 +111,13 @@ def child_after_parent_exec(program: Program) -> None:
             gone.wait()
             _still_there(program, at)
 
-        program.fork(child)
+        born.give(program.fork(child))
         os.execv("/bin/true", ["true"])
 
     become_subreaper()
     os.waitpid(program.fork(parent), 0)
     gone.give()
-    os.waitpid(-1, 0)
+    os.waitpid(born.wait(), 0)
 
 
 @case("L4", "sibling-after-sibling", KEPT, "one of two children exits")

@@ -180,6 +180,29 @@ def orphan(program: Program) -> None:
     os.wait()
 
 
+@case("L7", "subreaper", KEPT, "a subreaper gets its own orphans, and nothing else", shows=False)
+def subreaper(program: Program) -> None:
+    from mlockwipe.linux.prctl import become_subreaper
+
+    born = Signal()
+
+    def grandchild() -> None:
+        program.secret()
+
+    def child() -> None:
+        program.secret()
+        born.give(program.fork(grandchild))
+
+    become_subreaper()
+    first = program.fork(child)
+    expected = {first, born.wait()}
+    waited = {}
+    while (error := refused(lambda: waited.update([os.wait()]))) is None:
+        pass
+    program.check("how the wait ends", error, "ECHILD")
+    program.check("who was waited for", waited, dict.fromkeys(expected, 0))
+
+
 # Job control
 
 

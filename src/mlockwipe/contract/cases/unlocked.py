@@ -188,6 +188,21 @@ def before_future(program: Program) -> None:
     _released(program, at)
 
 
+@case(
+    "L1",
+    "heap-after-current",
+    KEPT,
+    "pages by which the heap grows after mlockall(MCL_CURRENT) are a mapping apart",
+)
+def heap_after_current(program: Program) -> None:
+    lock_all(program, mm.MCL_CURRENT)
+    at = grown_heap()
+    paint(at, PAGES)
+    program.show(at)
+    mm.brk(at)
+    program.look()
+
+
 @case("L1", "lock-refused", KEPT, "mlock fails with ENOMEM at the limit: nothing was locked")
 def lock_refused(program: Program) -> None:
     def body() -> None:

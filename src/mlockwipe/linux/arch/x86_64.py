@@ -11,7 +11,7 @@ Source: arch/x86/entry/syscalls/syscall_{32,64}.tbl and arch/x86/include/asm/use
 
 import ctypes
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PAGE_SIZE = 4096
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
@@ -55,8 +55,7 @@ class Registers(ctypes.Structure):
         return bool(self.cs == 0x23)
 
 
-@dataclass(frozen=True)
-class Abi:
+class Abi(NamedTuple):
     """How one ABI makes a system call."""
 
     audit_arch: int
