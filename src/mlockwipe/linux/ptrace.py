@@ -3,7 +3,6 @@
 
 import ctypes
 import struct
-from typing import NamedTuple
 
 from mlockwipe.linux.arch.x86_64 import Registers
 from mlockwipe.linux.libc import fail, function
@@ -122,13 +121,8 @@ def set_signal_mask(tid: int, mask: int) -> None:
         fail(f"ptrace(PTRACE_SETSIGMASK, {tid})")
 
 
-class SyscallEntry(NamedTuple):
-    """The call at whose entry a task stopped: AUDIT_ARCH_* value, number, its six arguments."""
-
-    audit_arch: int
-    number: int
-    arguments: tuple[int, ...]
-
+# AUDIT_ARCH_* value, number and the six arguments of a call
+SyscallEntry = tuple[int, int, tuple[int, ...]]
 
 # struct ptrace_syscall_info: op, pad[3], arch, instruction_pointer, stack_pointer, nr, args[6], ret_data
 _INFO = struct.Struct("=BxxxIQQQ6QI4x")
@@ -141,4 +135,4 @@ def get_syscall_entry(tid: int) -> SyscallEntry:
     if _ptrace(_GET_SYSCALL_INFO, tid, _INFO.size, _info_address) == -1:
         fail(f"ptrace(PTRACE_GET_SYSCALL_INFO, {tid})")
     fields = _INFO.unpack_from(_info)
-    return SyscallEntry(fields[1], fields[4], fields[5:11])
+    return fields[1], fields[4], fields[5:11]

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Messages between front, guardian and supervisor, one a datagram of a sequenced-packet socket.
 
-To the front: `started PID`, `exited CODE`, `killed SIGNAL`, `stopped SIGNAL`, `continued`, `say TEXT`, `failed STATUS
-TEXT`. Descriptors travel beside them.
+To the front: `started PROGRAM SUPERVISOR`, `stopped SIGNAL`, `say TEXT`, `failed STATUS TEXT`, and last `exited CODE`
+or `killed SIGNAL`, after `ended` when no descendant is left either. To the guardian: `program PID`, `keeper PID`,
+`gone PID`. Descriptors travel beside them.
 """
 
 import os

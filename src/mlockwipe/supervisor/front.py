@@ -53,8 +53,8 @@ def run(options: Options) -> int:
         _say(options, "an outer mlockwipe run protects this command already")
         os.execvp(options.command[0], options.command)
     code = filter_one()
-    every = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    every = set[int](signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+    mask = set[int](signal.pthread_sigmask(signal.SIG_BLOCK, every))
     ours, theirs = Channel.pair()
     pid = os.fork()
     if pid == 0:
@@ -102,6 +102,9 @@ class _Front:
                 program, supervisor = map(int, rest.split())
                 self._own_senders.add(supervisor)
                 self._started(program)
+            case "ended":
+                # no descendant is left: the report is final, and no zombie of ours stays for whoever reaps here
+                os.waitpid(self._guardian, 0)
             case "exited":
                 return int(rest)
             case "killed":

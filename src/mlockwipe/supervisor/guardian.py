@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from mlockwipe.linux import prctl, procfs, ptrace
+from mlockwipe.linux import prctl
 from mlockwipe.supervisor import program
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.journal import Journal, SaveArea
@@ -156,6 +156,7 @@ def _let_go_of_shell(*keep: Channel | int) -> None:
 
 def _recover(journal: Journal, files: dict[int, list[int]]) -> int:
     """Wipe the memory that the keepers in the journal hold, and end them: the number of pages."""
+    from mlockwipe.linux import ptrace
     from mlockwipe.supervisor import wipe
     from mlockwipe.supervisor.keeper import Files, end_task
 
@@ -179,6 +180,8 @@ def _recover(journal: Journal, files: dict[int, list[int]]) -> int:
 
 def _await_death(process: int) -> None:
     """Wait until a process that was killed is a zombie or gone: till then it may still write."""
+    from mlockwipe.linux import procfs
+
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:
@@ -193,6 +196,8 @@ def _await_death(process: int) -> None:
 
 def _await_sleep(keeper: int) -> None:
     """Wait until a keeper is back in its sleep: up to 12 ms after the death of its tracer it may still be on its way."""
+    from mlockwipe.linux import procfs
+
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         try:

@@ -5,13 +5,18 @@ Both lie in memory that the supervisor shares with its parent, the guardian. Whe
 guardian finds here what is still to be wiped, and clears what was saved.
 """
 
+from __future__ import annotations
+
 import ctypes
 import mmap
 import struct
 
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.linux.libc import function
-from mlockwipe.supervisor.ranges import Range, RangeSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.supervisor.ranges import Range, RangeSet
 
 _SLOTS = 1024
 _SLOT_SIZE = 4096

@@ -102,7 +102,7 @@ class Supervisor:
                     poll.unregister(fd)
                     self._front_is_gone()
         poll.close()
-        self._report.write(final=True)
+        self._write_report(final=True)
 
     def _handle_children(self) -> bool:
         """Everything that waits to be told of our children: False when there is none left."""
@@ -142,8 +142,11 @@ class Supervisor:
         if self._front_pid == 1:
             # process 1 takes everything with it: have it all dead and wiped before it goes
             self._end_all()
-        self._write_report()
+        last = not _has_children()
+        self._write_report(final=last)
         if self._front is not None:
+            if last:
+                self._front.send("ended")
             self._front.send("exited" if exited else "killed", status)
 
     def _end_all(self) -> None:
@@ -160,9 +163,9 @@ class Supervisor:
                 if child not in self._keepers:
                     os.kill(child, signal.SIGKILL)
 
-    def _write_report(self) -> None:
+    def _write_report(self, *, final: bool) -> None:
         try:
-            self._report.write(final=False)
+            self._report.write(final=final)
         except OSError as error:
             self._say("report", f"the report can't be written: {error}")
 
@@ -570,6 +573,14 @@ def _cause(status: int, code: int) -> str:
         return signal.Signals(status).name
     except ValueError:
         return f"SIGRTMIN+{status - signal.SIGRTMIN}"
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, _EXITS)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _share_memory(first: int, second: int) -> bool:

@@ -11,7 +11,6 @@ Source: arch/x86/entry/syscalls/syscall_{32,64}.tbl and arch/x86/include/asm/use
 
 import ctypes
 from collections.abc import Mapping
-from typing import NamedTuple
 
 PAGE_SIZE = 4096
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
@@ -55,14 +54,23 @@ class Registers(ctypes.Structure):
         return bool(self.cs == 0x23)
 
 
-class Abi(NamedTuple):
+class Abi:
     """How one ABI makes a system call."""
 
-    audit_arch: int
-    instruction: bytes
-    arguments: tuple[str, ...]
-    numbers: Mapping[str, int]
-    address_mask: int
+    def __init__(
+        self,
+        *,
+        audit_arch: int,
+        instruction: bytes,
+        arguments: tuple[str, ...],
+        numbers: Mapping[str, int],
+        address_mask: int,
+    ) -> None:
+        self.audit_arch = audit_arch
+        self.instruction = instruction
+        self.arguments = arguments
+        self.numbers = numbers
+        self.address_mask = address_mask
 
 
 X86_64 = Abi(
