@@ -42,4 +42,32 @@ static inline void report(const char *name, uint64_t nanoseconds, unsigned long 
 	printf("%s %.1f\n", name, (double)nanoseconds / (double)operations);
 }
 
+static inline int compare_times(const void *first, const void *second)
+{
+	uint64_t a = *(const uint64_t *)first, b = *(const uint64_t *)second;
+
+	return (a > b) - (a < b);
+}
+
+/* Each call was timed: the median, which other load on the machine hardly moves, and the mean. */
+static inline void report_calls(const char *name, uint64_t *times, unsigned long count)
+{
+	uint64_t total = 0;
+
+	qsort(times, count, sizeof(*times), compare_times);
+	for (unsigned long i = 0; i < count; i++)
+		total += times[i];
+	report(name, times[count / 2], 1);
+	printf("%s_mean %.1f\n", name, (double)total / (double)count);
+}
+
+static inline uint64_t *new_times(unsigned long count)
+{
+	uint64_t *times = calloc(count, sizeof(*times));
+
+	if (!times)
+		die("calloc");
+	return times;
+}
+
 #endif

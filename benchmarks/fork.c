@@ -13,7 +13,7 @@
 int main(int argc, char **argv)
 {
 	unsigned long count;
-	uint64_t start;
+	uint64_t *times;
 	void *memory;
 
 	if (argc != 3)
@@ -26,9 +26,10 @@ int main(int argc, char **argv)
 	if (!strcmp(argv[1], "locked") && mlock(memory, LENGTH))
 		die("mlock");
 
-	start = now();
+	times = new_times(count);
 	for (unsigned long i = 0; i < count; i++) {
 		int status;
+		uint64_t start = now();
 		pid_t child = fork();
 
 		if (child < 0)
@@ -37,7 +38,8 @@ int main(int argc, char **argv)
 			_exit(0);
 		if (waitpid(child, &status, 0) != child || status)
 			die("waitpid");
+		times[i] = now() - start;
 	}
-	report("fork", now() - start, count);
+	report_calls("fork", times, count);
 	return 0;
 }

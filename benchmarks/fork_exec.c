@@ -12,14 +12,15 @@
 int main(int argc, char **argv)
 {
 	unsigned long count;
-	uint64_t start;
+	uint64_t *times;
 
 	if (argc != 2)
 		return 0;
 	count = number(argv[1]);
-	start = now();
+	times = new_times(count);
 	for (unsigned long i = 0; i < count; i++) {
 		int status;
+		uint64_t start = now();
 		pid_t child = fork();
 
 		if (child < 0)
@@ -30,7 +31,8 @@ int main(int argc, char **argv)
 		}
 		if (waitpid(child, &status, 0) != child || status)
 			die("waitpid");
+		times[i] = now() - start;
 	}
-	report("fork_exec", now() - start, count);
+	report_calls("fork_exec", times, count);
 	return 0;
 }

@@ -9,7 +9,7 @@
 int main(int argc, char **argv)
 {
 	unsigned long count;
-	uint64_t start;
+	uint64_t *times;
 	char *pages;
 
 	if (argc != 2)
@@ -22,10 +22,14 @@ int main(int argc, char **argv)
 	if (mlock(pages, PAGE_SIZE))
 		die("mlock");
 
-	start = now();
-	for (unsigned long i = 1; i <= count; i++)
-		if (mlock(pages + i * PAGE_SIZE, PAGE_SIZE))
+	times = new_times(count);
+	for (unsigned long i = 0; i < count; i++) {
+		uint64_t start = now();
+
+		if (mlock(pages + (i + 1) * PAGE_SIZE, PAGE_SIZE))
 			die("mlock");
-	report("mlock", now() - start, count);
+		times[i] = now() - start;
+	}
+	report_calls("mlock", times, count);
 	return 0;
 }

@@ -3,7 +3,7 @@
  * unmap locked|unlocked COUNT [PAUSE_US]: munmap of single written pages in a process that has locked memory.
  *
  * Only munmap is timed. With a pause the program computes for that long before each call, so that the calls do not
- * come in a burst. The median is printed beside the mean: a burst is better told by the one, a load by the other.
+ * come in a burst.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -35,17 +35,10 @@ static void compute_until(uint64_t time)
 		;
 }
 
-static int compare(const void *first, const void *second)
-{
-	uint64_t a = *(const uint64_t *)first, b = *(const uint64_t *)second;
-
-	return (a > b) - (a < b);
-}
-
 int main(int argc, char **argv)
 {
 	unsigned long count, pause;
-	uint64_t *times, total = 0;
+	uint64_t *times;
 	int locked;
 
 	if (argc < 3)
@@ -53,9 +46,7 @@ int main(int argc, char **argv)
 	locked = !strcmp(argv[1], "locked");
 	count = (number(argv[2]) + BATCH - 1) / BATCH * BATCH;
 	pause = argc > 3 ? number(argv[3]) * 1000 : 0;
-	times = calloc(count, sizeof(*times));
-	if (!times)
-		die("calloc");
+	times = new_times(count);
 	lock(map_written(PAGE_SIZE), PAGE_SIZE);
 
 	for (unsigned long done = 0; done < count; done += BATCH) {
@@ -72,11 +63,8 @@ int main(int argc, char **argv)
 			if (munmap(pages + i * PAGE_SIZE, PAGE_SIZE))
 				die("munmap");
 			times[done + i] = now() - start;
-			total += times[done + i];
 		}
 	}
-	report("munmap", total, count);
-	qsort(times, count, sizeof(*times), compare);
-	report("munmap_median", times[count / 2], 1);
+	report_calls("munmap", times, count);
 	return 0;
 }

@@ -84,9 +84,17 @@ def _agent_was_wiped(before: dict[str, dict[str, int]], after: dict[str, dict[st
     assert after["pages_wiped"]["SIGKILL"] > before["pages_wiped"].get("SIGKILL", 0)
 
 
-def test_an_agent_that_is_started_by_itself_daemonises_and_is_wiped(home: Path) -> None:
-    bare = run_bare(["gpg-agent", "--homedir", str(home), "--daemon", "true"])
-    supervised = run_supervised(["gpg-agent", "--homedir", str(home), "--daemon", "true"])
+def test_an_agent_that_is_started_by_itself_daemonises_and_is_wiped_when_it_is_told_to_end(home: Path) -> None:
+    script = """
+    export GNUPGHOME="$1"
+    gpg-agent --daemon >/dev/null 2>&1
+    gpg-connect-agent --no-autostart 'getinfo version' /bye
+    gpgconf --kill gpg-agent
+    """
+    bare = run_bare(["sh", "-c", script, "sh", str(home)])
+    supervised = run_supervised(["sh", "-c", script, "sh", str(home)])
+    assert bare.status == 0
+    assert bare.out.endswith("OK\n")
     assert supervised.result == bare.result
     assert supervised.report["unprotected"] == []
     assert supervised.pages_wiped > 0

@@ -105,6 +105,8 @@ def _supervise(
     except program.NotStarted as error:
         front.send("failed", error.status, str(error))
         return
+    if path := program.loses_privilege(options.command[0]):
+        front.send("say", program.SETUID_SENTENCE.format(path))
     guardian.send("program", pid, fds=(listener,))
     front.send("started", pid, os.getpid())
     os.setsid()

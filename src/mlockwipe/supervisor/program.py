@@ -12,6 +12,12 @@ _WALL = 0x40000000
 _CAP_SYS_ADMIN = 1 << 21
 
 
+SETUID_SENTENCE = (
+    "{} is set-user-ID or set-group-ID and runs without that privilege here: seccomp demands no_new_privs of "
+    "everybody but root"
+)
+
+
 class NotStarted(Exception):
     """The command can't be run: the status for the shell, and a sentence."""
 
@@ -106,6 +112,16 @@ def _execute(command: list[str]) -> tuple[int, str]:
             return 127, f"{name}: command not found"
         return 126, f"{name}: {error.strerror}"
     raise AssertionError("exec returned")
+
+
+def loses_privilege(command: str) -> str | None:
+    """The path of a command that is set-user-ID and would lose that here; None for all others."""
+    path = _on_path(command)
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except OSError:
+        return None
+    return path if mode & 0o6000 and not _has_cap_sys_admin() else None
 
 
 def _on_path(name: str) -> str:

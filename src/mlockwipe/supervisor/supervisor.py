@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import signal
+import stat
 from collections import deque
 
 from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
@@ -22,6 +23,7 @@ from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report
 from mlockwipe.supervisor.task import Task, TaskState
@@ -75,6 +77,7 @@ class Supervisor:
         self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
         self._filter_two: bytes | None = None
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
+        self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
         self._signals = signalfd.open_signalfd(SIGNALS)
         seccomp.wake_synchronously(listener)
@@ -409,6 +412,8 @@ class Supervisor:
         """Give the address space of a stopped task its keeper."""
         space = task.space
         try:
+            if self._has_filters_of_its_own(task):
+                raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             space.keeper = Keeper.create(task.tid, like)
         except OSError as error:
             space.unprotected = True
@@ -422,6 +427,10 @@ class Supervisor:
         if self._guardian is not None:
             files = space.keeper.files
             self._guardian.send("keeper", space.keeper.pid, fds=(files.memory, files.pagemap, files.maps))
+
+    def _has_filters_of_its_own(self, task: Task) -> bool:
+        ours = self._inherited_filters + (2 if task.filtered else 1)
+        return int(procfs.status_field(task.tid, "Seccomp_filters")) > ours
 
     def _add_filter(self, task: Task) -> None:
         """Add filter two to the process of a stopped task, if it is not there."""
@@ -519,6 +528,17 @@ class Supervisor:
         task.space.tids.add(task.tid)
         if not space.tids:
             self._release(space, "exec")
+        self._look_for_setuid(task)
+
+    def _look_for_setuid(self, task: Task) -> None:
+        """Say once that a program runs without the privilege that its file would give it."""
+        try:
+            mode = os.stat(f"/proc/{task.tid}/exe").st_mode  # noqa: PTH116
+            if mode & (stat.S_ISUID | stat.S_ISGID) and procfs.status_field(task.tid, "NoNewPrivs") == "1":
+                program = os.readlink(f"/proc/{task.tid}/exe")  # noqa: PTH115
+                self._say("setuid", SETUID_SENTENCE.format(program))
+        except OSError:
+            pass  # gone, or no right to look
 
     def _on_exit(self, tid: int, status: int, code: int) -> None:
         """A task is dead and not yet reaped: its parent hears of it when we have wiped, not before."""

@@ -2,7 +2,7 @@
 """W5: madvise(MADV_DONTNEED_LOCKED) drops pages and leaves the mapping locked."""
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.pattern import is_zero, paint
+from mlockwipe.contract.pattern import is_zero
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
 from mlockwipe.linux import mm
 
@@ -23,16 +23,6 @@ def dontneed_locked(program: Program) -> None:
     program.check("madvise", _drop(program, at, SIZE), None)
     program.look()
     program.check("the range reads as zeros", is_zero(at, PAGES), True)
-
-
-@case("W5", "dontneed-locked-twice", WIPED, "written again after it, the pages are still locked")
-def dontneed_locked_twice(program: Program) -> None:
-    at = program.secret()
-    _drop(program, at, SIZE)
-    paint(at, PAGES)
-    program.show(at)
-    mm.munmap(at, SIZE)
-    program.look()
 
 
 @case("W5", "dontneed-locked-part", WIPED, "half goes, the other keeps every byte")

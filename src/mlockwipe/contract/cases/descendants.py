@@ -50,24 +50,6 @@ def grandchild_of_gone_child(program: Program) -> None:
     program.intact("the pages of the first", at)
 
 
-@case(
-    "W12",
-    "four-generations",
-    WIPED,
-    "each generation writes pages of its own, forks the next and waits for it",
-)
-def four_generations(program: Program) -> None:
-    at = program.secret()
-
-    def generation(left: int) -> None:
-        if left:
-            program.reap(program.fork(lambda: generation(left - 1)))
-        paint(at, PAGES // 4)
-        program.show(at, PAGES // 4)
-
-    program.reap(program.fork(lambda: generation(3)))
-
-
 @case("W12", "many-children", WIPED, "eight children at the same time, each with pages of its own")
 def many_children(program: Program) -> None:
     at = program.secret()

@@ -10,7 +10,6 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
 from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, PAGES, Program, sleep_for_ever
-from mlockwipe.linux.prctl import set_undumpable
 
 
 @case("W8", "program", WIPED, "the program itself, of one thread")
@@ -90,13 +89,6 @@ def script(program: Program) -> None:
     write("script", f"#!./python\n{program.looker()}\n".encode(), 0o700)
     program.show(program.secret())
     os.execv("./script", ["script"])
-
-
-@case("W8", "undumpable", WIPED, "undumpable until it executes a program that is not")
-def undumpable(program: Program) -> None:
-    program.show(program.secret())
-    set_undumpable()
-    program.exec_looker()
 
 
 @case("W8", "twice", WIPED, "what the second program locked goes when it executes a third")

@@ -6,7 +6,6 @@ Most of them end a child, so that the pages are judged at the moment at which it
 
 import ctypes
 import os
-import sys
 import threading
 from collections.abc import Callable
 
@@ -39,12 +38,6 @@ def sleep_in_lock() -> None:
 @case("W6", "return", WIPED, "the program itself returns from main")
 def return_from_main(program: Program) -> None:
     program.show(program.secret())
-
-
-@case("W6", "exception", WIPED, "the program itself ends by an exception", status=1)
-def exception(program: Program) -> None:
-    program.show(program.secret())
-    sys.exit("as it must")
 
 
 @case("W6", "exit-at-once", WIPED, "the program itself calls _exit", status=42)
@@ -110,27 +103,6 @@ def thread_exits_group(program: Program) -> None:
         sleep_for_ever()
 
     program.dies(release, 5)
-
-
-@case("W6", "leader-exits-group", WIPED, "the first of many threads calls exit_group")
-def leader_exits_group(program: Program) -> None:
-    def release(_: int) -> None:
-        sleeping_threads(3)
-        os._exit(5)
-
-    program.dies(release, 5)
-
-
-@case("W6", "thread-locked", WIPED, "a thread made the lock and is gone, the leader ends")
-def thread_locked(program: Program) -> None:
-    def body() -> None:
-        at = program.plain()
-        thread = threading.Thread(target=mm.mlock, args=(at, SIZE))
-        thread.start()
-        thread.join()
-        program.show(at)
-
-    program.reap(program.fork(body))
 
 
 def _one_by_one(leave: Callable[[], object]) -> None:

@@ -34,21 +34,10 @@ def enoent(program: Program) -> None:
     survives(program, _exec("/nonexistent/program"), "ENOENT")
 
 
-@case("L5", "exec-enoent-interpreter", KEPT, "a script whose interpreter does not exist")
-def enoent_interpreter(program: Program) -> None:
-    write("script", b"#!/nonexistent/interpreter\n", 0o700)
-    survives(program, _exec("./script"), "ENOENT")
-
-
 @case("L5", "exec-eacces", KEPT, "a file that is not executable")
 def eacces(program: Program) -> None:
     write("plain", b"", 0o600)
     survives(program, _exec("./plain"), "EACCES")
-
-
-@case("L5", "exec-eacces-directory", KEPT, "a directory")
-def eacces_directory(program: Program) -> None:
-    survives(program, _exec("/"), "EACCES")
 
 
 @case("L5", "exec-enoexec", KEPT, "a file that is no program")

@@ -105,16 +105,6 @@ def private_unchanged_unmap(program: Program) -> None:
     _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ, _unmap)
 
 
-@case("L2", "private-unchanged-mapped-over", KEPT, "MAP_PRIVATE, nothing changed, mapped over")
-def private_unchanged_mapped_over(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ, _map_over)
-
-
-@case("L2", "private-unchanged-sigkill", KEPT, "MAP_PRIVATE, nothing changed, SIGKILL")
-def private_unchanged_sigkill(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ, _kill, -signal.SIGKILL)
-
-
 @case(
     "L2",
     "private-executable",

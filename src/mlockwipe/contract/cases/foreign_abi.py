@@ -2,6 +2,7 @@
 """The same calls by the processor's other ABIs, which a 64-bit program may use at any time: i386 and x32."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -9,7 +10,6 @@ from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, WIPED, case
 from mlockwipe.contract.machine_code import int_80
-from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.linux import mm
 from mlockwipe.linux.libc import fail, function
@@ -63,19 +63,6 @@ def i386_lock(program: Program) -> None:
     program.look()
 
 
-@case(
-    "W1", "i386-lock-unmap", WIPED, "i386 calls lock by mlock2 and unmap a half, the other keeps every byte"
-)
-def i386_lock_unmap(program: Program) -> None:
-    call = i386(program)
-    at = program.plain(flags=LOW)
-    call(MLOCK2, at, SIZE, 0)
-    program.show(at, HALF)
-    call(MUNMAP, at, HALF * PAGE)
-    program.look()
-    program.intact("the other half", at + HALF * PAGE, HALF)
-
-
 def _map_over(program: Program, flags: int) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
@@ -114,16 +101,6 @@ def i386_shrink(program: Program) -> None:
     call(MREMAP, at, SIZE, HALF * PAGE, 0, 0)
     program.look()
     program.intact("the pages that stay", at, HALF)
-
-
-@case("W5", "i386-dontneed-locked", WIPED, "an i386 madvise drops the pages")
-def i386_dontneed_locked(program: Program) -> None:
-    call = i386(program)
-    at = program.secret(flags=LOW)
-    program.show(at)
-    if refused(call, MADVISE, at, SIZE, mm.MADV_DONTNEED_LOCKED):
-        program.cannot("this kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
-    program.look()
 
 
 @case("W6", "i386-exit", WIPED, "locked by an i386 call, and ended by one")
@@ -186,6 +163,16 @@ def i386_unmap_unaligned(program: Program) -> None:
 
 # x32
 
+
+@case("W1", "x32", WIPED, "an x32 call locks, another unmaps")
+def x32(program: Program) -> None:
+    at = program.plain()
+    _x32(program, X32_MLOCK, at, SIZE)
+    program.show(at)
+    _x32(program, X32_MUNMAP, at, SIZE)
+    program.look()
+
+
 _syscall = function("syscall", ctypes.c_long, *([ctypes.c_long] * 7), sleeps=True)
 _X32 = 0x40000000
 X32_MUNMAP, X32_MLOCK = 11, 149
@@ -193,24 +180,6 @@ X32_MUNMAP, X32_MLOCK = 11, 149
 
 def _x32(program: Program, number: int, *arguments: int) -> None:
     if _syscall(_X32 | number, *arguments, *[0] * (6 - len(arguments))) == -1:
-        if ctypes.get_errno() == 38:
+        if ctypes.get_errno() == errno.ENOSYS:
             program.cannot("this kernel has no x32 (CONFIG_X86_X32_ABI)")
         fail(f"x32 system call {number}")
-
-
-@case("W1", "x32-unmap", WIPED, "an x32 call unmaps")
-def x32_unmap(program: Program) -> None:
-    at = program.secret()
-    program.show(at)
-    _x32(program, X32_MUNMAP, at, SIZE)
-    program.look()
-
-
-@case("W1", "x32-lock", WIPED, "an x32 call locks")
-def x32_lock(program: Program) -> None:
-    at = program.plain()
-    _x32(program, X32_MLOCK, at, SIZE)
-    paint(at, PAGES)
-    program.show(at)
-    mm.munmap(at, SIZE)
-    program.look()

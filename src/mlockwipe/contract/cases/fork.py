@@ -185,15 +185,6 @@ def lockall_child(program: Program) -> None:
     inherits(program, lambda at: None)
 
 
-@case("W12", "forked-by-thread", WIPED, "another thread than the one that locked makes the child")
-def forked_by_thread(program: Program) -> None:
-    import threading
-
-    thread = threading.Thread(target=inherits, args=(program, lambda at: None))
-    thread.start()
-    thread.join()
-
-
 @case("W12", "raw-clone", WIPED, "a child made by clone itself, past the C library")
 def raw_clone(program: Program) -> None:
     from mlockwipe.linux.clone import raw_fork

@@ -28,7 +28,7 @@ def _disk_file(program: Program) -> int:
     """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the
     disk.
     """
-    write("file", PREVIOUS * MANY)
+    write("file", PREVIOUS * (MANY + 1))
     try:
         fd = os.open("file", os.O_RDWR | os.O_DIRECT)
     except OSError:
@@ -39,6 +39,8 @@ def _disk_file(program: Program) -> int:
 
 def _content() -> tuple[int, int, int]:
     """How many pages of the file hold the pattern, what was there before, and anything else."""
+    # io_uring's writes may outlast the process that began them. Truncation waits for all that are in flight.
+    os.truncate("file", MANY * PAGE)
     fd = os.open("file", os.O_RDONLY)
     at = mm.mmap(0, MANY * PAGE, READ_WRITE, mm.MAP_PRIVATE, fd)
     written = previous = 0

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, Program
+from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.contract.tasks import wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.libc import function
@@ -28,71 +27,43 @@ _syscall = function("syscall", _long, *([_long] * 7), sleeps=True)
 # A timer that fires all the time
 
 
-def _under_timer(program: Program, call: Callable[[], object]) -> None:
-    """`call` again and again under a 300 us timer whose handler does not restart calls."""
+def _under_timer(program: Program, *calls: Callable[[], object]) -> None:
+    """Each of `calls` again and again under a 300 us timer whose handler does not restart calls."""
     signal.signal(signal.SIGALRM, lambda *_: None)
     signal.siginterrupt(signal.SIGALRM, True)
     signal.setitimer(signal.ITIMER_REAL, 300e-6, 300e-6)
-    interrupted = 0
-    for _ in range(ROUNDS):
-        try:
-            call()
-        except InterruptedError:
-            interrupted += 1
+    interrupted = [sum(refused(call) == "EINTR" for _ in range(ROUNDS)) for call in calls]
     signal.setitimer(signal.ITIMER_REAL, 0)
-    program.check("calls interrupted", interrupted, 0)
+    program.check("how often each call was interrupted", interrupted, [0] * len(calls))
 
 
-@case("L7", "timer-mlock", KEPT, "mlock and munlock under a fast timer", shows=False)
-def timer_mlock(program: Program) -> None:
+@case(
+    "L7", "timer-lock", KEPT, "mlock, mlock2, mlockall and their opposites under a fast timer", shows=False
+)
+def timer_lock(program: Program) -> None:
     at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
-
-    def call() -> None:
-        mm.mlock(at, PAGE)
-        mm.munlock(at, PAGE)
-
-    _under_timer(program, call)
-
-
-@case("L7", "timer-mlock2", KEPT, "mlock2 and munlock under a fast timer", shows=False)
-def timer_mlock2(program: Program) -> None:
-    at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
-
-    def call() -> None:
-        mm.mlock2(at, PAGE, mm.MLOCK_ONFAULT)
-        mm.munlock(at, PAGE)
-
-    _under_timer(program, call)
+    _under_timer(
+        program,
+        lambda: mm.mlock(at, PAGE),
+        lambda: mm.munlock(at, PAGE),
+        lambda: mm.mlock2(at, PAGE, mm.MLOCK_ONFAULT),
+        lambda: mm.mlockall(mm.MCL_FUTURE),
+        mm.munlockall,
+    )
 
 
-@case("L7", "timer-unmap", KEPT, "MAP_LOCKED and munmap under a fast timer", shows=False)
+@case("L7", "timer-unmap", KEPT, "MAP_LOCKED, MAP_FIXED, mremap and munmap under a fast timer", shows=False)
 def timer_unmap(program: Program) -> None:
-    def call() -> None:
-        at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED)
-        paint(at, 1)
-        mm.munmap(at, PAGE)
+    def locked(address: int = 0, flags: int = 0) -> int:
+        return mm.mmap(address, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED | flags)
 
-    _under_timer(program, call)
-
-
-@case("L7", "timer-remap", KEPT, "MAP_FIXED | MAP_LOCKED and mremap under a fast timer", shows=False)
-def timer_remap(program: Program) -> None:
-    at = mm.mmap(0, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED)
-
-    def call() -> None:
-        mm.mmap(at, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
-        mm.mremap(at, 4 * PAGE, 2 * PAGE)
-
-    _under_timer(program, call)
-
-
-@case("L7", "timer-lockall", KEPT, "mlockall(MCL_FUTURE) and munlockall under a fast timer", shows=False)
-def timer_lockall(program: Program) -> None:
-    def call() -> None:
-        mm.mlockall(mm.MCL_FUTURE)
-        mm.munlockall()
-
-    _under_timer(program, call)
+    at = locked()
+    _under_timer(
+        program,
+        lambda: mm.munmap(locked(), 4 * PAGE),
+        lambda: locked(at, mm.MAP_FIXED),
+        lambda: mm.mremap(locked(at, mm.MAP_FIXED), 4 * PAGE, 2 * PAGE),
+    )
 
 
 # The first lock of a process, under the timer: in many children, for each has a first lock of its own
@@ -129,27 +100,33 @@ class Sleeper:
         self.expected = expected
 
 
-def _sleeps_through(program: Program, sleeper: Sleeper) -> None:
-    """A thread sleeps in a call while another locks, moves, forks and unmaps."""
-    result: list[object] = []
+@case("L7", "asleep", KEPT, "threads sleep in every kind of call; another locks, forks, unmaps", shows=False)
+def asleep(program: Program) -> None:
+    results: dict[str, object] = {}
 
-    def sleep() -> None:
+    def sleep(name: str, sleeper: Sleeper) -> None:
         value = sleeper.call()
-        result.append(errno.errorcode[ctypes.get_errno()] if value == -1 else value)
+        results[name] = errno.errorcode[ctypes.get_errno()] if value == -1 else value
 
-    thread = threading.Thread(target=sleep)
-    thread.start()
-    wait_until("S", os.getpid(), thread.native_id)
+    sleepers = {make.__name__[1:]: make() for make in SLEEPERS}
+    threads = [threading.Thread(target=sleep, args=item) for item in sleepers.items()]
+    for thread in threads:
+        thread.start()
+        wait_until("S", os.getpid(), thread.native_id)
     for _ in range(5):
         at = program.secret()
         mm.munlock(at, PAGE)
         os.waitpid(program.fork(lambda: None), 0)
-        mm.munmap(at, 16 * PAGE)
-    if sleeper.wake is not None:
-        program.check("returned too early", result, [])
-        sleeper.wake()
-    thread.join()
-    program.check("the call", result, [sleeper.expected])
+        mm.munmap(at, SIZE)
+    early = {name: result for name, result in results.items() if sleepers[name].wake is not None}
+    program.check("calls that returned too early", early, {})
+    for sleeper in sleepers.values():
+        if sleeper.wake is not None:
+            sleeper.wake()
+    for thread in threads:
+        thread.join()
+    expected = {name: sleeper.expected for name, sleeper in sleepers.items()}
+    program.check("what the calls returned", results, expected)
 
 
 def _read() -> Sleeper:
@@ -194,7 +171,7 @@ def _futex() -> Sleeper:
     return Sleeper(lambda: _call(202, at, private, 0, 0), lambda: _call(202, at, private | 1, 1), 0)
 
 
-def _semaphore() -> Sleeper:
+def _semop() -> Sleeper:
     semget, semop, semctl = 64, 65, 66
     semaphore = _call(semget, mm.IPC_PRIVATE, 1, 0o600)
     down = ctypes.create_string_buffer(struct.pack("=Hhh", 0, -1, 0), 6)
@@ -211,7 +188,7 @@ def _semaphore() -> Sleeper:
     return Sleeper(call, lambda: _call(semop, semaphore, ctypes.addressof(up), 1), 0)
 
 
-def _message_queue() -> Sleeper:
+def _msgrcv() -> Sleeper:
     msgget, msgsnd, msgrcv, msgctl = 68, 69, 70, 71
     queue = _call(msgget, mm.IPC_PRIVATE, 0o600)
     sent = ctypes.create_string_buffer(struct.pack("=q8s", 1, b"message."), 16)
@@ -256,7 +233,7 @@ def _flock() -> Sleeper:
     return Sleeper(lambda: _call(73, second, fcntl.LOCK_EX), lambda: fcntl.flock(first, fcntl.LOCK_UN), 0)
 
 
-def _wait() -> Sleeper:
+def _wait4() -> Sleeper:
     # Its own child alone: the other thread's children are waited for by that thread.
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -272,27 +249,16 @@ def _call(number: int, *arguments: int) -> int:
     return result
 
 
-for _name, _sleeper in {
-    "read": _read,
-    "epoll-wait": _epoll_wait,
-    "poll": _poll,
-    "nanosleep": _nanosleep,
-    "futex": _futex,
-    "semop": _semaphore,
-    "msgrcv": _message_queue,
-    "sigtimedwait": _sigtimedwait,
-    "accept": _accept,
-    "flock": _flock,
-    "wait": _wait,
-}.items():
-
-    def _body(program: Program, sleeper: Callable[[], Sleeper] = _sleeper) -> None:
-        _sleeps_through(program, sleeper())
-
-    case(
-        "L7",
-        f"asleep-in-{_name}",
-        KEPT,
-        f"a thread sleeps in {_name} while another locks and unmaps",
-        shows=False,
-    )(_body)
+SLEEPERS = (
+    _read,
+    _epoll_wait,
+    _poll,
+    _nanosleep,
+    _futex,
+    _semop,
+    _msgrcv,
+    _sigtimedwait,
+    _accept,
+    _flock,
+    _wait4,
+)

@@ -65,14 +65,6 @@ def current_sigkill(program: Program) -> None:
     program.reap(program.fork(body), None)
 
 
-@case("W10", "current-exec", WIPED, "MCL_CURRENT: when the program replaces itself")
-def current_exec(program: Program) -> None:
-    at = program.plain()
-    lock_all(program, mm.MCL_CURRENT)
-    program.show(at)
-    program.exec_looker()
-
-
 @case("W10", "current-stack", WIPED, "MCL_CURRENT: pages by which the stack grows later")
 def current_stack(program: Program) -> None:
     def body() -> None:
@@ -80,16 +72,6 @@ def current_stack(program: Program) -> None:
         _show_stack(program, _stack_start())
 
     program.reap(program.fork(body))
-
-
-@case("W10", "current-inaccessible", WIPED, "MCL_CURRENT of a range that is inaccessible")
-def current_inaccessible(program: Program) -> None:
-    at = program.plain()
-    program.show(at)
-    mm.mprotect(at, SIZE, mm.PROT_NONE)
-    lock_all(program, mm.MCL_CURRENT)
-    mm.munmap(at, SIZE)
-    program.look()
 
 
 @case("W10", "future-unmap", WIPED, "MCL_FUTURE: a range mapped after it is unmapped")
@@ -108,23 +90,6 @@ def future_exit(program: Program) -> None:
         program.show(program.plain())
 
     program.reap(program.fork(body))
-
-
-@case("W10", "future-exec", WIPED, "MCL_FUTURE: when the program replaces itself")
-def future_exec(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
-    program.show(program.plain())
-    program.exec_looker()
-
-
-@case("W10", "future-sigkill", WIPED, "MCL_FUTURE: SIGKILL")
-def future_sigkill(program: Program) -> None:
-    def body() -> None:
-        mm.mlockall(mm.MCL_FUTURE)
-        program.show(program.plain())
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    program.reap(program.fork(body), -signal.SIGKILL)
 
 
 @case("W10", "future-replaced", WIPED, "MCL_FUTURE: MAP_FIXED over it, and the new mapping in its turn")

@@ -110,33 +110,6 @@ def dontunmap(program: Program) -> None:
     program.look()
 
 
-@case(
-    "W3",
-    "dontunmap-old-place-left",
-    WIPED,
-    "MREMAP_DONTUNMAP: the old mapping goes first, the content later",
-)
-def dontunmap_old_place_left(program: Program) -> None:
-    at = program.secret()
-    moved = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_DONTUNMAP)
-    mm.munmap(at, SIZE)
-    program.intact("the pages that moved", moved)
-    program.show(moved)
-    mm.munmap(moved, SIZE)
-    program.look()
-
-
-@case("W3", "there-and-back", WIPED, "moved away and back")
-def there_and_back(program: Program) -> None:
-    at = program.secret()
-    moved = mm.mremap(at, SIZE, SIZE, MOVE, _room())
-    mm.mremap(moved, SIZE, SIZE, MOVE, at)
-    program.intact("the pages that moved", at)
-    program.show(at)
-    mm.munmap(at, SIZE)
-    program.look()
-
-
 @case("W3", "move-two-mappings", WIPED, "one call moves two mappings, of which one is locked (Linux 6.17)")
 def move_two_mappings(program: Program) -> None:
     at = program.plain()
@@ -148,14 +121,3 @@ def move_two_mappings(program: Program) -> None:
     program.show(room, HALF)
     mm.munmap(room, SIZE)
     program.look()
-
-
-@case("W3", "by-child", WIPED, "a child moves a range that it locked itself, and ends by exec")
-def by_child(program: Program) -> None:
-    def body() -> None:
-        moved = mm.mremap(program.secret(), SIZE, SIZE, MOVE, _room())
-        program.intact("the pages that moved", moved)
-        program.show(moved)
-        program.exec_looker()
-
-    program.reap(program.fork(body))

@@ -7,8 +7,7 @@ import sys
 import threading
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGES, SIZE, Program, Signal, sleep_for_ever
+from mlockwipe.contract.program import SIZE, Program, Signal, sleep_for_ever
 from mlockwipe.contract.tasks import wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.prctl import become_subreaper
@@ -118,21 +117,6 @@ def child_after_parent_exec(program: Program) -> None:
     os.waitpid(program.fork(parent), 0)
     gone.give()
     os.waitpid(born.wait(), 0)
-
-
-@case("L4", "sibling-after-sibling", KEPT, "one of two children exits")
-def sibling_after_sibling(program: Program) -> None:
-    at = program.secret()
-    gone = Signal()
-
-    def second() -> None:
-        gone.wait()
-        _still_there(program, at)
-
-    pid = program.fork(second)
-    os.waitpid(program.fork(lambda: paint(at, PAGES)), 0)
-    gone.give()
-    program.reap(pid)
 
 
 @case("L4", "vfork-exec", KEPT, "a vfork child, which shares the memory, executes another program")

@@ -15,7 +15,6 @@ HALF = PAGES // 2
 _PROTECTIONS = {
     "inaccessible": mm.PROT_NONE,
     "read-only": mm.PROT_READ,
-    "executable": mm.PROT_READ | mm.PROT_EXEC,
 }
 
 

@@ -83,9 +83,3 @@ def shared_memory(program: Program) -> None:
         mm.shm_remove(segment)
     program.look()
     mm.shmdt(at)
-
-
-@case("W2", "fixed-by-child", WIPED, "a child maps over a range it locked itself")
-def fixed_by_child(program: Program) -> None:
-    pid = program.fork(lambda: fixed(program))
-    os.waitpid(pid, 0)

@@ -81,16 +81,6 @@ def sysv(program: Program) -> None:
     _released(program, at)
 
 
-@case("L3", "sysv-detached", KEPT, "a System V segment, when one of two detaches it")
-def sysv_detached(program: Program) -> None:
-    segment = mm.shmget(SIZE)
-    try:
-        at = mm.shmat(segment)
-    finally:
-        mm.shm_remove(segment)
-    _released(program, at, lambda: mm.shmdt(at))
-
-
 @case("L3", "two-mappings", KEPT, "shared pages mapped twice by one program, which unmaps one")
 def two_mappings(program: Program) -> None:
     fd = os.memfd_create("shared")

@@ -196,7 +196,7 @@ def subreaper(program: Program) -> None:
     become_subreaper()
     first = program.fork(child)
     expected = {first, born.wait()}
-    waited = {}
+    waited: dict[int, int] = {}
     while (error := refused(lambda: waited.update([os.wait()]))) is None:
         pass
     program.check("how the wait ends", error, "ECHILD")

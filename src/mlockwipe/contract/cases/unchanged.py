@@ -9,7 +9,7 @@ from contextlib import suppress
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import names, read, target
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program
-from mlockwipe.contract.tasks import threads as threads_of
+from mlockwipe.contract.tasks import threads
 from mlockwipe.linux import mm
 
 ROUNDS = 100
@@ -89,39 +89,24 @@ def affinity_narrow(program: Program) -> None:
     _same(program, "processors", lambda: sorted(os.sched_getaffinity(0)))
 
 
-@case("L7", "scheduling", KEPT, "priority and scheduling policy", shows=False)
-def scheduling(program: Program) -> None:
-    _same(program, "scheduling", lambda: (os.nice(0), os.sched_getscheduler(0)))
-
-
-@case("L7", "umask", KEPT, "the mask for new files", shows=False)
-def umask(program: Program) -> None:
+@case(
+    "L7", "surroundings", KEPT, "name, users, capabilities, limits, directory, umask, priority", shows=False
+)
+def surroundings(program: Program) -> None:
     os.umask(0o027)
-    _same(program, "umask", lambda: _status("Umask"))
-
-
-@case("L7", "directory", KEPT, "the working directory", shows=False)
-def directory(program: Program) -> None:
-    _same(program, "the working directory", os.getcwd)
-
-
-@case("L7", "limits", KEPT, "resource limits", shows=False)
-def limits(program: Program) -> None:
-    _same(program, "limits", lambda: read("/proc/self/limits"))
-
-
-@case("L7", "identity", KEPT, "name, users, groups, capabilities", shows=False)
-def identity(program: Program) -> None:
+    fields = ["Name", "Umask", "Uid", "Gid", "Groups", "Threads", "CapEff", "CapPrm", "CapInh", "CapAmb"]
     _same(
         program,
-        "identity",
-        lambda: _status("Name", "Uid", "Gid", "Groups", "CapEff", "CapPrm", "CapInh", "CapAmb"),
+        "surroundings",
+        lambda: (
+            _status(*fields),
+            read("/proc/self/limits"),
+            target("/proc/self/cwd"),
+            os.nice(0),
+            os.sched_getscheduler(0),
+            threads(os.getpid()),
+        ),
     )
-
-
-@case("L7", "threads", KEPT, "how many threads it has", shows=False)
-def threads(program: Program) -> None:
-    _same(program, "threads", lambda: threads_of(os.getpid()))
 
 
 @case(

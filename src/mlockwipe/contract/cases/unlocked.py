@@ -137,17 +137,6 @@ def munlock_half_exit(program: Program) -> None:
     program.reap(program.fork(body))
 
 
-@case("L1", "munlock-heap", KEPT, "heap that was unlocked before it shrinks")
-def munlock_heap(program: Program) -> None:
-    at = grown_heap()
-    mm.mlock(at, SIZE)
-    paint(at, PAGES)
-    mm.munlock(at, SIZE)
-    program.show(at)
-    mm.brk(at)
-    program.look()
-
-
 @case("L1", "munlock-moved", KEPT, "moved, unlocked at the new place")
 def munlock_moved(program: Program) -> None:
     room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
@@ -192,7 +181,7 @@ def before_future(program: Program) -> None:
     "L1",
     "heap-after-current",
     KEPT,
-    "pages by which the heap grows after mlockall(MCL_CURRENT) are a mapping apart",
+    "MCL_CURRENT: pages by which the heap grows later",
 )
 def heap_after_current(program: Program) -> None:
     lock_all(program, mm.MCL_CURRENT)
@@ -272,19 +261,6 @@ def child_munlocks(program: Program) -> None:
     def body() -> None:
         paint(at, PAGES)
         mm.munlock(at, SIZE)
-        program.show(at)
-
-    program.reap(program.fork(body))
-    program.intact("the parent's own pages", at)
-
-
-@case("L1", "child-munlockall", KEPT, "a child that calls munlockall, the same")
-def child_munlockall(program: Program) -> None:
-    at = program.secret()
-
-    def body() -> None:
-        paint(at, PAGES)
-        mm.munlockall()
         program.show(at)
 
     program.reap(program.fork(body))

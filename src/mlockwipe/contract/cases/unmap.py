@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """W1: munmap of a locked range, of a part of it, and of more than it."""
 
-import os
 import threading
 
 from mlockwipe.contract.case import WIPED, case
@@ -43,15 +42,6 @@ def tail(program: Program) -> None:
 @case("W1", "middle", WIPED, "the middle goes and splits the mapping, both ends keep every byte")
 def middle(program: Program) -> None:
     _part(program, QUARTER, HALF)
-
-
-@case("W1", "page-by-page", WIPED, "sixteen calls in a row, a page each")
-def page_by_page(program: Program) -> None:
-    at = program.secret()
-    for page in range(at, at + SIZE, PAGE):
-        program.show(page, 1)
-        mm.munmap(page, PAGE)
-        program.look()
 
 
 @case("W1", "mlock2", WIPED, "locked by mlock2 without flags")
@@ -202,15 +192,6 @@ def undumpable(program: Program) -> None:
 
     at = program.secret()
     set_undumpable()
-    program.show(at)
-    mm.munmap(at, SIZE)
-    program.look()
-
-
-@case("W1", "low-priority", WIPED, "the program has given its priority away")
-def low_priority(program: Program) -> None:
-    os.nice(19)
-    at = program.secret()
     program.show(at)
     mm.munmap(at, SIZE)
     program.look()

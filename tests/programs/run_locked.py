@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+"""run_locked.py MODULE ...: run test modules of CPython in an interpreter whose memory is locked, present and future."""
+
+import runpy
+import sys
+
+from mlockwipe.linux import mm
+
+mm.mlockall(mm.MCL_CURRENT | mm.MCL_FUTURE)
+sys.argv = ["test", "-v", *sys.argv[1:]]
+runpy.run_module("test", run_name="__main__", alter_sys=True)

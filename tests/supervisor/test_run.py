@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: MIT
+"""`mlockwipe run` as a shell sees it: status, signals, what the program is given, and what is said."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.c_programs import SOURCES
+from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
+
+LOCK = (
+    "from mlockwipe.linux import mm; page = mm.mmap(0, 4096, 3, 0x22); mm.mlock(page, 4096); import os, signal, sys, time\n"
+)
+UNTIL_EOF = "sys.stdin.read()\n"
+
+
+def python(source: str, *, locks: bool) -> list[str]:
+    """A Python program that locks a page first, or does not."""
+    return [sys.executable, "-c", (LOCK if locks else "import os, signal, sys, time\n") + source]
+
+
+both = pytest.mark.parametrize("locks", [False, True], ids=["never-locks", "locks"])
+
+
+# -- how it ends
+
+
+@both
+@pytest.mark.parametrize("status", [0, 1, 3, 125, 126, 127, 255])
+def test_the_status_is_the_programs_own(status: int, locks: bool) -> None:
+    outcome = run_supervised(python(f"sys.exit({status})", locks=locks))
+    assert outcome.status == status
+    assert outcome.err == ""
+    assert outcome.report["status"] == {"exit": status}
+    assert outcome.report["processes_attached"] == int(locks)
+
+
+@both
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGSEGV", "SIGHUP", "SIGPIPE", "SIGABRT", "SIGUSR1"])
+def test_the_shell_sees_the_signal_that_the_program_died_by(name: str, locks: bool) -> None:
+    number = signal.Signals[name]
+    outcome = run_supervised(
+        python(f"signal.signal({number}, 0) if {number} != 9 else 0; os.kill(os.getpid(), {number})", locks=locks)
+    )
+    assert outcome.status == -number
+    assert outcome.report["status"] == {"signal": number}
+
+
+def test_a_command_that_is_not_found_is_127() -> None:
+    outcome = run_supervised(["no-such-command-at-all"])
+    assert outcome.status == 127
+    assert outcome.err == "mlockwipe: no-such-command-at-all: command not found\n"
+    assert run_supervised(["/no/such/path"]).status == 127
+
+
+def test_a_command_that_is_not_executable_is_126(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a program\n")
+    outcome = run_supervised([str(file)])
+    assert outcome.status == 126
+    assert outcome.err == f"mlockwipe: {file}: Permission denied\n"
+    assert run_supervised([str(tmp_path)]).status == 126
+
+
+def test_a_script_without_its_first_line_is_run_by_the_shell(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('echo "$1" "$2"; exit 4\n')
+    script.chmod(0o755)
+    outcome = run_supervised([str(script), "a b", "c"])
+    assert (outcome.status, outcome.out) == (4, "a b c\n")
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_start(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    for report in (tmp_path / "no" / "report.json", tmp_path):
+        outcome = run_bare([MLOCKWIPE, "run", "--report", str(report), "--", "touch", str(ran)])
+        assert outcome.status == 125
+        assert outcome.err.startswith(f"mlockwipe: the report {report} can't be written: ")
+        assert outcome.err.count("\n") == 1
+    assert not ran.exists()
+
+
+# -- what it is given
+
+
+@both
+def test_the_program_is_given_what_it_would_be_given_bare(tmp_path: Path, locks: bool) -> None:
+    file = (tmp_path / "inherited").open("w")
+    fd = 57
+    os.dup2(file.fileno(), fd, inheritable=True)
+    command = [sys.executable, str(SOURCES / "bystander.py"), *(["locks"] if locks else ["idles"]), "an argument", ""]
+
+    def strange() -> None:
+        os.umask(0o037)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, 300))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 4096))
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGUSR1, signal.SIGALRM])
+        os.nice(1)
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+
+    def seen(prefix: list[str]) -> dict[str, Any]:
+        with marked() as processes, (tmp_path / "out").open("w+") as out:
+            done = subprocess.run(
+                [*prefix, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                pass_fds=(fd,),
+                cwd=tmp_path,
+                env={**processes.environment, "MLOCKWIPE_TEST": processes.mark, "EMPTY": "", "STRANGE": "\udcff\n"},
+                preexec_fn=strange,
+                timeout=TIMEOUT,
+            )
+            assert done.returncode == 0, done.stderr
+            out.seek(0)
+            found: dict[str, Any] = json.load(out)
+        del found["environment"]["MLOCKWIPE_TEST"]
+        found["descriptors"].pop("2")  # a pipe, another one each time
+        return found
+
+    try:
+        assert seen([MLOCKWIPE, "run", "--"]) == seen([])
+    finally:
+        os.close(fd)
+
+
+@both
+def test_a_reader_that_goes_away_ends_the_program_by_sigpipe(locks: bool) -> None:
+    script = f"{' '.join([MLOCKWIPE, 'run', '--'])} yes | head -1; echo ${{PIPESTATUS[0]}}"
+    outcome = run_bare(["bash", "-c", script])
+    assert outcome.out == f"y\n{128 + signal.SIGPIPE}\n"
+
+
+# -- its pipes
+
+
+@both
+def test_nobody_else_holds_its_output_open(locks: bool) -> None:
+    """End of file comes when the program closes its output, while it runs on."""
+    with marked() as processes:
+        program = subprocess.Popen(
+            [MLOCKWIPE, "run", "--", *python("os.close(1); os.close(2); " + UNTIL_EOF, locks=locks)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=processes.environment,
+        )
+        assert program.stdout is not None
+        assert program.stdout.read() == b""
+        assert program.poll() is None
+        program.communicate(timeout=TIMEOUT)
+        assert program.returncode == 0
+
+
+@both
+def test_nobody_else_holds_its_input_open(locks: bool) -> None:
+    """The writer gets SIGPIPE when the program closes its input, while it runs on."""
+    end_read, end_write = os.pipe()
+    with marked() as processes:
+        source = f"os.close(0); os.write(1, b'.'); os.read({end_read}, 1)"
+        program = subprocess.Popen(
+            [MLOCKWIPE, "run", "--", *python(source, locks=locks)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=(end_read,),
+            env=processes.environment,
+        )
+        assert program.stdin is not None
+        assert program.stdout is not None
+        program.stdout.read(1)
+        with pytest.raises(BrokenPipeError):
+            os.write(program.stdin.fileno(), b"x")
+        os.write(end_write, b".")
+        program.stdout.close()
+        assert program.wait(TIMEOUT) == 0
+    os.close(end_read)
+    os.close(end_write)
+
+
+@both
+def test_the_front_returns_while_a_daemon_lives_on(locks: bool) -> None:
+    end_read, end_write = os.pipe()
+    source = f"""
+os.close({end_write})
+if os.fork() == 0:
+    os.setsid()
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in (0, 1, 2): os.dup2(null, fd)
+    os.read({end_read}, 1)
+    os._exit(0)
+print("started", flush=True)
+os._exit(6)
+"""
+    with marked() as processes:
+        program = subprocess.run(
+            [MLOCKWIPE, "run", "--", *python(source, locks=locks)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            pass_fds=(end_read, end_write),
+            env=processes.environment,
+            timeout=TIMEOUT,
+        )
+        assert (program.returncode, program.stdout, program.stderr) == (6, b"started\n", b"")
+        assert processes.named(Path(sys.executable).resolve().name) or len(processes.processes()) >= 3
+        os.close(end_write)
+        os.close(end_read)
+
+
+# -- signals to it
+
+COUNTS = """
+import json
+counts = {}
+def count(number, frame): counts[number] = counts.get(number, 0) + 1
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGWINCH, signal.SIGCONT): signal.signal(number, count)
+print("ready", flush=True)
+sys.stdin.readline()
+print(json.dumps(counts), flush=True)
+"""
+
+
+@both
+@pytest.mark.parametrize("target", ["front", "group"])
+def test_a_signal_arrives_exactly_once(target: str, locks: bool) -> None:
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT, signal.SIGWINCH)
+    with marked() as processes:
+        program = subprocess.Popen(
+            [MLOCKWIPE, "run", "--", *python(COUNTS, locks=locks)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=processes.environment,
+            process_group=0,
+        )
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+        for number in numbers:
+            if target == "front":
+                program.send_signal(number)
+            else:
+                os.killpg(program.pid, number)
+        _await_forwarded(program.pid)
+        out, _ = program.communicate("go on\n", timeout=TIMEOUT)
+        assert program.returncode == 0
+    assert json.loads(out) == {str(int(number)): 1 for number in numbers}
+
+
+def _await_forwarded(front: int) -> None:
+    """Return when the front has taken the signals sent to it: it keeps them blocked and reads them from a file."""
+    while True:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{front}/status").read_text().splitlines())
+        if int(status["ShdPnd"], 16) == 0 and status["State"].startswith("S"):
+            return
+        os.sched_yield()
+
+
+@both
+def test_sigkill_to_the_front_kills_the_program(locks: bool) -> None:
+    with marked() as processes:
+        program = subprocess.Popen(
+            [MLOCKWIPE, "run", "--", *python("print('ready', flush=True); signal.pause()", locks=locks)],
+            stdout=subprocess.PIPE,
+            env=processes.environment,
+        )
+        assert program.stdout is not None
+        program.stdout.readline()
+        program.kill()
+        program.communicate(timeout=TIMEOUT)
+    # `marked` has seen that nothing is left
+
+
+@both
+@pytest.mark.needs_program("timeout", "coreutils")
+def test_timeout_ends_it(locks: bool) -> None:
+    command = ["timeout", "2", MLOCKWIPE, "run", "--", *python("signal.pause()", locks=locks)]
+    assert run_bare(command).status == 124
+
+
+# -- company
+
+
+@both
+def test_a_run_within_a_run_says_so_and_works(locks: bool) -> None:
+    outcome = run_supervised([MLOCKWIPE, "run", "--", *python("print('works'); sys.exit(5)", locks=locks)])
+    assert (outcome.status, outcome.out) == (5, "works\n")
+    assert outcome.err == "mlockwipe: an outer mlockwipe run protects this command already\n"
+    assert outcome.report["processes_attached"] == int(locks)
