@@ -32,9 +32,7 @@ def main(argv: list[str]) -> int:
         for case in all_cases()
         if not arguments.names or case.name in arguments.names or case.row in arguments.names
     ]
-    if unknown := [
-        name for name in arguments.names if not any(name in (case.name, case.row) for case in cases)
-    ]:
+    if unknown := [name for name in arguments.names if not any(name in (case.name, case.row) for case in cases)]:
         parser.error(f"there is no case {', '.join(unknown)}; --list shows them")
     if arguments.list:
         for case in cases:

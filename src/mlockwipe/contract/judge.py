@@ -55,9 +55,7 @@ def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
     with witness() as seen:
         said = _run(case, carrier, seen, time.monotonic() + timeout)
         verdict, reason = _verdict(case, said, seen.pages)
-        return Result(
-            case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason
-        )
+        return Result(case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason)
 
 
 # The run
@@ -93,9 +91,7 @@ def _run(case: Case, carrier: Carrier, seen: Witness, deadline: float) -> Testim
 def _place() -> Iterator[str]:
     """A directory for a case's files: on a disk, for direct I/O, where /tmp may be memory."""
     disk = "/var/tmp"
-    with tempfile.TemporaryDirectory(
-        prefix="mlockwipe-", dir=disk if os.access(disk, os.W_OK) else None
-    ) as place:
+    with tempfile.TemporaryDirectory(prefix="mlockwipe-", dir=disk if os.access(disk, os.W_OK) else None) as place:
         yield place
 
 

@@ -57,12 +57,6 @@ def _cell(result: Result) -> str:
 
 def _summary(carrier: str, run: Sequence[Result]) -> str:
     counts = Counter(result.verdict for result in run)
-    parts = [
-        f"[{colour}]{verdict} {counts[verdict]}[/]"
-        for verdict, colour in _COLOURS.items()
-        if counts[verdict]
-    ]
-    judgement = (
-        "as the contract says" if as_expected(carrier, run) else "[bold red]not as the contract says[/]"
-    )
+    parts = [f"[{colour}]{verdict} {counts[verdict]}[/]" for verdict, colour in _COLOURS.items() if counts[verdict]]
+    judgement = "as the contract says" if as_expected(carrier, run) else "[bold red]not as the contract says[/]"
     return f"[bold]{carrier}[/]: {', '.join(parts)}: {judgement}"

@@ -208,7 +208,7 @@ def status_field(pid: int, field: str) -> str:
     Raises KeyError when this kernel has no such field, FileNotFoundError or ProcessLookupError without the process.
     """
     prefix = field + ":"
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123 pathlib is slow to import
+    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
         for line in status:
             if line.startswith(prefix):
                 return line[len(prefix) :].strip()
@@ -217,7 +217,7 @@ def status_field(pid: int, field: str) -> str:
 
 def stat_fields(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on (state first), whatever the name of the program holds."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
         return stat.read().rpartition(")")[2].split()
 
 
@@ -229,12 +229,12 @@ def stack_top(pid: int) -> int:
 def tasks(pid: int) -> list[int]:
     """The tids of a process, in no order; empty when it is gone."""
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]  # noqa: PTH208
+        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
 
 def sysctl(name: str) -> str:
     """The value of /proc/sys/NAME."""
-    with open(f"/proc/sys/{name}", encoding="ascii") as file:  # noqa: PTH123
+    with open(f"/proc/sys/{name}", encoding="ascii") as file:
         return file.read().strip()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """seccomp(2): installing a filter with a listener, and user notification (include/uapi/linux/seccomp.h)."""
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -14,6 +15,7 @@ _SET_MODE_FILTER = 1
 FLAG_TSYNC = 1 << 0
 FLAG_NEW_LISTENER = 1 << 3
 FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
+
 
 def install_with_listener(program: bytes) -> int:
     """Install a filter in the calling thread and return its notification listener.
@@ -83,10 +85,8 @@ def refuse(listener: int, notification: Notification, error: int) -> None:
 
 
 def _answer(listener: int, response: bytes) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):  # the task was killed meanwhile
         fcntl.ioctl(listener, _SEND, response)
-    except FileNotFoundError:
-        pass  # the task was killed meanwhile
 
 
 def wake_synchronously(listener: int) -> None:

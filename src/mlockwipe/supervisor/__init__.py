@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The carrier that needs no privilege: a supervisor over ptrace and seccomp that wipes locked memory at its release."""
+"""The carrier that needs no privilege: ptrace and seccomp, and locked memory is wiped at its release."""

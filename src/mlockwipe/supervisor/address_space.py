@@ -21,7 +21,6 @@ from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range, RangeSet
 
-
 _LARGEST_STACK = 1 << 30
 
 
@@ -150,9 +149,7 @@ class AddressSpace:
     def forget_unmapped(self) -> None:
         """Keep of the inherited ranges what this child really has: not what MADV_DONTFORK withheld."""
         mapped = self._private_mappings()
-        self.ranges = RangeSet(
-            part for start, end in mapped for part in self.ranges.within(start, end)
-        )
+        self.ranges = RangeSet(part for start, end in mapped for part in self.ranges.within(start, end))
 
     # -- releasing ----------------------------------------------------------------------------------------------
 
@@ -222,9 +219,7 @@ class AddressSpace:
         mappings = list(procfs.vma_flags(text))
         limit = int(procfs.sysctl("vm/max_map_count"))
         return len(mappings) >= limit - 1 or any(
-            "sl" in flags and vma.start < end and start < vma.end
-            for vma, flags in mappings
-            for start, end in parts
+            "sl" in flags and vma.start < end and start < vma.end for vma, flags in mappings for start, end in parts
         )
 
     def end(self, pending: Pending, result: int, save_area: SaveArea) -> None:

@@ -57,5 +57,5 @@ def _seize(tid: int) -> bool:
 
 def children(pid: int) -> list[int]:
     """The children of a single-threaded process."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:  # noqa: PTH123
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         return [int(child) for child in file.read().split()]

@@ -108,9 +108,9 @@ def _names(pidfd: int, tid: int) -> bool:
     if pidfd < 0:
         return True  # PIDFD_SELF and PIDFD_SELF_THREAD (Linux 6.14)
     try:
-        with open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="ascii") as info:  # noqa: PTH123
+        with open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="ascii") as info:
             fields = dict(line.split(":", 1) for line in info)
-        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
+        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:
             tgid = next(line.split()[1] for line in status if line.startswith("Tgid:"))
         return fields.get("Pid", "").strip() == tgid
     except OSError:

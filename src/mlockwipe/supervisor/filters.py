@@ -7,7 +7,6 @@ stopped. Filter two is added to a process at its first lock: from then on the ca
 stop it for its tracer.
 """
 
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE
 from mlockwipe.linux.libseccomp import (
     ARCH_X32,
     ARCH_X86,
@@ -20,6 +19,7 @@ from mlockwipe.linux.libseccomp import (
     equal,
     has_flag,
 )
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE
 from mlockwipe.linux.seccomp import FLAG_NEW_LISTENER
 
 MAP_FIXED = 0x10
@@ -52,9 +52,7 @@ def filter_one() -> bytes:
     locked = (has_flag(3, MAP_LOCKED),)
     # the older of the two mmap calls of i386 has its flags in memory, where a filter can't look
     i386 = rules((RET_USER_NOTIF, "mmap2", locked), (RET_USER_NOTIF, "mmap", ()))
-    return compile_filter(
-        [((ARCH_X86_64, ARCH_X32), rules((RET_USER_NOTIF, "mmap", locked))), ((ARCH_X86,), i386)]
-    )
+    return compile_filter([((ARCH_X86_64, ARCH_X32), rules((RET_USER_NOTIF, "mmap", locked))), ((ARCH_X86,), i386)])
 
 
 def filter_two(*, unmap: bool) -> bytes:

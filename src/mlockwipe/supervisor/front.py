@@ -182,7 +182,7 @@ def _check_machine() -> None:
     if version < _OLDEST_KERNEL:
         raise Refused(f"Linux {system.release} is too old: 5.19 or later is needed for killable notifications")
     try:
-        with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:  # noqa: PTH123
+        with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:
             scope = int(file.read())
     except FileNotFoundError:
         return
@@ -194,20 +194,18 @@ def _check_machine() -> None:
 
 
 def _has_cap_sys_ptrace() -> bool:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
-        return any(
-            int(line.split()[1], 16) & _CAP_SYS_PTRACE for line in status if line.startswith("CapEff:")
-        )
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
+        return any(int(line.split()[1], 16) & _CAP_SYS_PTRACE for line in status if line.startswith("CapEff:"))
 
 
 def _check_report(options: Options) -> None:
     if options.report is None:
         return
-    options.report = os.path.abspath(options.report)  # noqa: PTH100
+    options.report = os.path.abspath(options.report)
     try:
-        with open(options.report, "a", encoding="utf-8"):  # noqa: PTH123
+        with open(options.report, "a", encoding="utf-8"):
             pass
-        if not os.access(os.path.dirname(options.report), os.W_OK):  # noqa: PTH120
+        if not os.access(os.path.dirname(options.report), os.W_OK):
             raise PermissionError(13, "the directory is not writable")
     except OSError as error:
         raise Refused(f"the report {options.report} can't be written: {error.strerror}") from None
@@ -218,7 +216,7 @@ def _is_supervised() -> bool:
     pid = os.getppid()
     while pid > 1:
         try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:  # noqa: PTH123
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
                 name, _, rest = stat.read().partition("(")[2].rpartition(")")
         except OSError:
             return False

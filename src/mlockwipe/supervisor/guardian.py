@@ -8,7 +8,6 @@ the supervisor for the processes that had never locked anything and so were not 
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator
 
@@ -149,7 +148,7 @@ def _let_go_of_shell(*keep: Channel | int) -> None:
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
+    for name in os.listdir("/proc/self/fd"):
         if int(name) > 2 and int(name) not in numbers:
             with contextlib.suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
@@ -197,7 +196,7 @@ def _await_death(process: int) -> None:
 
 
 def _await_sleep(keeper: int) -> None:
-    """Wait until a keeper is back in its sleep: up to 12 ms after the death of its tracer it may still be on its way."""
+    """Wait until a keeper is back in its sleep: for up to 12 ms after its tracer's death it may be on its way."""
     from mlockwipe.linux import procfs
 
     deadline = time.monotonic() + _PATIENCE

@@ -11,8 +11,8 @@ and dies with the supervisor. The keeper itself is never used for that: a superv
 traces, and a task caught between an injected call and its next stop would run on into the program's code.
 
 Both share nothing but the memory: their copy of the descriptors is closed, they are in a session of their own,
-and they are no children of the program. A child, even one that sends no signal, would show in waitpid(-1, ..., __WALL), so they
-are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
+and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL,
+so they are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
 """
 
 import contextlib
@@ -145,8 +145,8 @@ class Keeper:
     def add_filter(self, tid: int, code: bytes) -> bool:
         """Add a filter to every thread of a stopped task's process at once, running ones too.
 
-        False when only this thread has got it: the threads have different filters already, and SECCOMP_FILTER_FLAG_TSYNC
-        is refused for those.
+        False when only this thread has got it: SECCOMP_FILTER_FLAG_TSYNC is refused when the threads have different
+        filters already.
         """
         size = 16
         with (
@@ -248,7 +248,7 @@ def _system_call_instruction(tid: int) -> tuple[Abi, int]:
     if vdso:
         offset = _vdso_offsets.get(abi.audit_arch)
         if offset is None:
-            with contextlib.suppress(OSError), open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:  # noqa: PTH123
+            with contextlib.suppress(OSError), open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:
                 memory.seek(vdso)
                 offset = memory.read(2 * PAGE_SIZE).find(abi.instruction)
                 _vdso_offsets[abi.audit_arch] = offset
@@ -259,7 +259,7 @@ def _system_call_instruction(tid: int) -> tuple[Abi, int]:
 
 def _vdso(tid: int, word: int) -> int:
     """The address of the vdso, from the auxiliary vector; 0 without one."""
-    with contextlib.suppress(OSError), open(f"/proc/{tid}/auxv", "rb") as auxv:  # noqa: PTH123
+    with contextlib.suppress(OSError), open(f"/proc/{tid}/auxv", "rb") as auxv:
         for key, value in struct.iter_unpack("=2I" if word == 4 else "=2Q", auxv.read()):
             if key == _AT_SYSINFO_EHDR:
                 return int(value)

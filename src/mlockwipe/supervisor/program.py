@@ -73,8 +73,8 @@ def _probe_ptrace(pid: int) -> None:
     except PermissionError:
         raise NotStarted(
             125,
-            "ptrace is refused here: allow it in the seccomp profile of the container, or set kernel.yama.ptrace_scope "
-            "to 1 or less",
+            "ptrace is refused here: allow it in the seccomp profile of the container, or set "
+            "kernel.yama.ptrace_scope to 1 or less",
         ) from None
 
 
@@ -118,7 +118,7 @@ def loses_privilege(command: str) -> str | None:
     """The path of a command that is set-user-ID and would lose that here; None for all others."""
     path = _on_path(command)
     try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
+        mode = os.stat(path).st_mode
     except OSError:
         return None
     return path if mode & 0o6000 and not _has_cap_sys_admin() else None
@@ -134,7 +134,7 @@ def _on_path(name: str) -> str:
 
 
 def _has_cap_sys_admin() -> bool:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:  # noqa: PTH123
+    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
         for line in status:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16) & _CAP_SYS_ADMIN != 0

@@ -40,7 +40,7 @@ class Report:
         import json
 
         temporary = f"{self.path}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(temporary, "w", encoding="utf-8") as file:
             json.dump(self.as_json(final=final), file, indent=2)
             file.write("\n")
-        os.replace(temporary, self.path)  # noqa: PTH105
+        os.replace(temporary, self.path)

@@ -349,8 +349,8 @@ class Supervisor:
         if call.name == "seccomp":
             self._say(
                 "listener",
-                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one a process: "
-                "the call fails with EBUSY",
+                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one a process: the "
+                "call fails with EBUSY",
             )
             seccomp.let_go_on(self._listener, notification)
             return
@@ -453,7 +453,7 @@ class Supervisor:
 
     def _not_protected(self, tgid: int, reason: str) -> None:
         try:
-            program = os.readlink(f"/proc/{tgid}/exe")  # noqa: PTH115
+            program = os.readlink(f"/proc/{tgid}/exe")
         except OSError:
             program = "?"
         self._report.unprotected[program, reason] += 1
@@ -471,9 +471,7 @@ class Supervisor:
         else:
             await_stop(child)
         tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == parent.tgid:
-            space = parent.space
-        elif _share_memory(child, parent.tid):
+        if tgid == parent.tgid or _share_memory(child, parent.tid):
             space = parent.space
         else:
             space = AddressSpace(parent.space.family)
@@ -533,9 +531,9 @@ class Supervisor:
     def _look_for_setuid(self, task: Task) -> None:
         """Say once that a program runs without the privilege that its file would give it."""
         try:
-            mode = os.stat(f"/proc/{task.tid}/exe").st_mode  # noqa: PTH116
+            mode = os.stat(f"/proc/{task.tid}/exe").st_mode
             if mode & (stat.S_ISUID | stat.S_ISGID) and procfs.status_field(task.tid, "NoNewPrivs") == "1":
-                program = os.readlink(f"/proc/{task.tid}/exe")  # noqa: PTH115
+                program = os.readlink(f"/proc/{task.tid}/exe")
                 self._say("setuid", SETUID_SENTENCE.format(program))
         except OSError:
             pass  # gone, or no right to look

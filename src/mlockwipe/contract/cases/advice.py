@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: MIT
 """W5: madvise(MADV_DONTNEED_LOCKED) drops pages and leaves the mapping locked."""
 
+import errno
+import os
+
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.cases.in_flight import open_ring
 from mlockwipe.contract.pattern import is_zero
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
 from mlockwipe.linux import mm
@@ -50,3 +54,26 @@ def failed_at_hole(program: Program) -> None:
     program.look()
     program.check("before the hole", is_zero(at, HALF), True)
     program.check("after the hole", is_zero(hole + PAGE, HALF - 1), True)
+
+
+@case("W5", "process-madvise", WIPED, "process_madvise of the program by itself (Linux 6.13)")
+def process_madvise(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    pidfd = os.pidfd_open(os.getpid())
+    if refused(mm.process_madvise, pidfd, at, SIZE, mm.MADV_DONTNEED_LOCKED) is not None:
+        program.cannot("this kernel takes no such advice by a pidfd (Linux 6.13)")
+    program.look()
+    program.check("the range reads as zeros", is_zero(at, PAGES), True)
+
+
+@case("W5", "io-uring-madvise", WIPED, "the same advice as a request to io_uring")
+def io_uring_madvise(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    result = open_ring(program, 1).madvise(at, SIZE, mm.MADV_DONTNEED_LOCKED)
+    if result == -errno.EINVAL:
+        program.cannot("this kernel takes no such advice by io_uring (Linux 5.18)")
+    program.check("madvise", result, 0)
+    program.look()
+    program.check("the range reads as zeros", is_zero(at, PAGES), True)

@@ -119,8 +119,6 @@ def _unloadable() -> bytes:
     import struct
 
     where = 0xFFFF_8000_0000_0000
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, where, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, where, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, where, where, PAGE, PAGE, PAGE)
     return (header + segment).ljust(PAGES * PAGE, b"\0")

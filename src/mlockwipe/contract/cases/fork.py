@@ -127,9 +127,7 @@ def child_hides(program: Program) -> None:
     inherits(program, lambda at: mm.mprotect(at, SIZE, mm.PROT_NONE))
 
 
-@case(
-    "W12", "child-half-unlocked", WIPED, "the child munlocks half of its copy: the other half when it exits"
-)
+@case("W12", "child-half-unlocked", WIPED, "the child munlocks half of its copy: the other half when it exits")
 def child_half_unlocked(program: Program) -> None:
     at = program.secret()
 
@@ -212,9 +210,7 @@ def dontfork(program: Program) -> None:
     at = program.secret()
     mm.madvise(at, SIZE, mm.MADV_DONTFORK)
     program.reap(
-        program.fork(
-            lambda: program.check("the range in the child", refused(mm.mincore, at, SIZE), "ENOMEM")
-        )
+        program.fork(lambda: program.check("the range in the child", refused(mm.mincore, at, SIZE), "ENOMEM"))
     )
     program.intact("the parent's own pages", at)
     program.show(at)
@@ -268,3 +264,21 @@ def child_killed_asleep(program: Program) -> None:
     os.kill(pid, signal.SIGKILL)
     program.reap(pid, -signal.SIGKILL)
     program.intact("the parent's own pages", at)
+
+
+@case(
+    "W12",
+    "child-swapped",
+    WIPED,
+    "the child's copy, which is not locked, is swapped out before the child exits",
+    needs_ram_scan="what was swapped out is no page any more, and comes back as another",
+)
+def child_swapped(program: Program) -> None:
+    at = program.secret()
+
+    def body() -> None:
+        paint(at, PAGES)
+        mm.madvise(at, SIZE, mm.MADV_PAGEOUT)
+
+    os.waitpid(program.fork(body), 0)
+    program.look()

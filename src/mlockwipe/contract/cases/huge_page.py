@@ -18,9 +18,7 @@ def _huge_page(program: Program) -> int:
     mm.mlock(at, HUGE)
     paint(at, 2 * PAGES)
     if not _is_huge(at):
-        program.cannot(
-            "the kernel gave no huge page: /sys/kernel/mm/transparent_hugepage/enabled, or none is free"
-        )
+        program.cannot("the kernel gave no huge page: /sys/kernel/mm/transparent_hugepage/enabled, or none is free")
     return at
 
 

@@ -14,7 +14,8 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import is_painted
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import aio, mm
+from mlockwipe.linux.io_uring import Ring
 
 MANY = 512  # pages: 2 MiB, which a disk needs some time for
 PREVIOUS = b"previous" * (PAGE // 8)  # what the file holds before
@@ -52,9 +53,7 @@ def _content() -> tuple[int, int, int]:
     return written, previous, MANY - written - previous
 
 
-def _dies_while_writing(
-    program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool
-) -> None:
+def _dies_while_writing(program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool) -> None:
     """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times
     over.
     """
@@ -86,8 +85,6 @@ def _from(address: int) -> list[tuple[int, int, int]]:
 
 
 def _aio(fd: int, at: int) -> None:
-    from mlockwipe.linux import aio
-
     aio.submit_writes(aio.setup(len(PARTS)), fd, _from(at))
 
 
@@ -120,19 +117,18 @@ def aio_threads(program: Program) -> None:
 # io_uring ends with the process, and cancels what it has not begun.
 
 
+def open_ring(program: Program, entries: int) -> Ring:
+    """A ring, or the end of the case."""
+    try:
+        return Ring(entries)
+    except PermissionError:
+        program.cannot("io_uring is switched off: kernel.io_uring_disabled, or a seccomp filter")
+    except OSError as error:
+        program.cannot(f"this kernel has no io_uring ({error.strerror})")
+
+
 def _uring(program: Program) -> Writer:
-    from mlockwipe.linux.io_uring import Ring
-
-    def write(fd: int, at: int) -> None:
-        try:
-            ring = Ring(len(PARTS))
-        except PermissionError:
-            program.cannot("io_uring is switched off: kernel.io_uring_disabled")
-        except OSError as error:
-            program.cannot(f"this kernel has no io_uring ({error.strerror})")
-        ring.submit_writes(fd, _from(at))
-
-    return write
+    return lambda fd, at: open_ring(program, len(PARTS)).submit_writes(fd, _from(at))
 
 
 @case("L6", "io-uring-sigkill", KEPT, "SIGKILL during io_uring writes", shows=False)
@@ -215,9 +211,7 @@ def tcp_zerocopy(program: Program) -> None:
                 try:
                     sender.setsockopt(socket.SOL_SOCKET, so_zerocopy, 1)
                     sender.setblocking(False)
-                    sent = sender.send(filler) + sender.send(
-                        (ctypes.c_char * SIZE).from_address(at), msg_zerocopy
-                    )
+                    sent = sender.send(filler) + sender.send((ctypes.c_char * SIZE).from_address(at), msg_zerocopy)
                 except OSError as error:
                     program.cannot(f"MSG_ZEROCOPY is refused: {error.strerror}")
                 if sent < len(filler) + SIZE:

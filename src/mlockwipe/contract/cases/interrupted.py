@@ -37,9 +37,7 @@ def _under_timer(program: Program, *calls: Callable[[], object]) -> None:
     program.check("how often each call was interrupted", interrupted, [0] * len(calls))
 
 
-@case(
-    "L7", "timer-lock", KEPT, "mlock, mlock2, mlockall and their opposites under a fast timer", shows=False
-)
+@case("L7", "timer-lock", KEPT, "mlock, mlock2, mlockall and their opposites under a fast timer", shows=False)
 def timer_lock(program: Program) -> None:
     at = mm.mmap(0, PAGE, READ_WRITE, PRIVATE)
     _under_timer(
@@ -109,7 +107,7 @@ def asleep(program: Program) -> None:
         results[name] = errno.errorcode[ctypes.get_errno()] if value == -1 else value
 
     sleepers = {make.__name__[1:]: make() for make in SLEEPERS}
-    threads = [threading.Thread(target=sleep, args=item) for item in sleepers.items()]
+    threads = [threading.Thread(target=sleep, args=item, daemon=True) for item in sleepers.items()]
     for thread in threads:
         thread.start()
         wait_until("S", os.getpid(), thread.native_id)
@@ -132,9 +130,7 @@ def asleep(program: Program) -> None:
 def _read() -> Sleeper:
     read_end, write_end = os.pipe()
     buffer = ctypes.create_string_buffer(8)
-    return Sleeper(
-        lambda: _call(0, read_end, ctypes.addressof(buffer), 1), lambda: os.write(write_end, b"."), 1
-    )
+    return Sleeper(lambda: _call(0, read_end, ctypes.addressof(buffer), 1), lambda: os.write(write_end, b"."), 1)
 
 
 def _epoll_wait() -> Sleeper:
@@ -166,8 +162,10 @@ def _nanosleep() -> Sleeper:
 
 
 def _futex() -> Sleeper:
-    word = ctypes.create_string_buffer(8)
-    at, private = ctypes.addressof(word), 128  # include/uapi/linux/futex.h: FUTEX_PRIVATE_FLAG
+    at, private = (
+        mm.mmap(0, PAGE, READ_WRITE, PRIVATE),
+        128,
+    )  # include/uapi/linux/futex.h: FUTEX_PRIVATE_FLAG
     return Sleeper(lambda: _call(202, at, private, 0, 0), lambda: _call(202, at, private | 1, 1), 0)
 
 

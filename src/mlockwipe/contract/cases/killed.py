@@ -305,9 +305,7 @@ def sigkill_racing_exec(program: Program) -> None:
     _races(program, lambda _: os.execv("/bin/true", ["true"]))
 
 
-@case(
-    "W7", "sigkill-racing-threads-exec", WIPED, "SIGKILL while it replaces itself with other threads asleep"
-)
+@case("W7", "sigkill-racing-threads-exec", WIPED, "SIGKILL while it replaces itself with other threads asleep")
 def sigkill_racing_threads_exec(program: Program) -> None:
     def release(_: int) -> None:
         sleeping_threads(2)

@@ -30,9 +30,7 @@ HALF = PAGES // 2
 def lock_all(program: Program, flags: int) -> None:
     """mlockall, or the end of the case: an interpreter as a whole is more than an ordinary user may lock."""
     if error := refused(mm.mlockall, flags):
-        program.cannot(
-            f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter"
-        )
+        program.cannot(f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter")
 
 
 @case("W10", "current-unmap", WIPED, "MCL_CURRENT: a range mapped before it is unmapped")
@@ -186,9 +184,7 @@ def _show_own_stack(program: Program) -> None:
 
 def _stack_start() -> int:
     return next(
-        int(line.partition("-")[0], 16)
-        for line in read("/proc/self/maps").splitlines()
-        if line.endswith("[stack]")
+        int(line.partition("-")[0], 16) for line in read("/proc/self/maps").splitlines() if line.endswith("[stack]")
     )
 
 
@@ -199,9 +195,7 @@ def _show_stack(program: Program, start: int) -> None:
     program.show(at)
 
 
-@case(
-    "W10", "stack-growth", WIPED, "mlock of the stack's end: the pages by which it then grows are locked too"
-)
+@case("W10", "stack-growth", WIPED, "mlock of the stack's end: the pages by which it then grows are locked too")
 def stack_growth(program: Program) -> None:
     def body() -> None:
         start = _stack_start()

@@ -196,9 +196,7 @@ def subprocess(program: Program) -> None:
 
     at = program.secret()
     program.show(at)
-    run = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", "print(6 * 7)"], stdout=subprocess.PIPE, check=False
-    )
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", "print(6 * 7)"], stdout=subprocess.PIPE, check=False)
     program.check("what it printed", run.stdout, b"42\n")
     program.check("how it ended", run.returncode, 0)
     program.look()

@@ -94,3 +94,11 @@ def changed_before_lock(program: Program) -> None:
     mm.munmap(at, SIZE)
     program.look()
     _file_is_unharmed(program)
+
+
+@case("W11", "truncated", WIPED, "the file is made shorter: the kernel unmaps changed pages beyond its end")
+def truncated(program: Program) -> None:
+    fd = _file(os.O_RDWR)
+    program.show(_map(fd), HALF)
+    os.ftruncate(fd, 0)
+    program.look()

@@ -71,12 +71,10 @@ for _name, _prot in _PROTECTIONS.items():
     case("W9", f"{_name}-exit", WIPED, f"{_name} when the program ends")(_at_exit(_prot))
     case("W9", f"{_name}-unmap", WIPED, f"{_name} when it is unmapped")(_at_unmap(_prot))
     case("W9", f"{_name}-exec", WIPED, f"{_name} when the program replaces itself")(_at_exec(_prot))
-    case("W9", f"{_name}-sigkill", WIPED, f"{_name}, or about to be, when the program is killed")(
-        _at_kill(_prot)
-    )
-case(
-    "W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmapped, the rest keeps every byte"
-)(_at_part_unmap(mm.PROT_NONE))
+    case("W9", f"{_name}-sigkill", WIPED, f"{_name}, or about to be, when the program is killed")(_at_kill(_prot))
+case("W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmapped, the rest keeps every byte")(
+    _at_part_unmap(mm.PROT_NONE)
+)
 
 
 @case(

@@ -30,9 +30,7 @@ def fixed_locked(program: Program) -> None:
     _replaced(program, PRIVATE | mm.MAP_LOCKED)
 
 
-@case(
-    "W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back"
-)
+@case("W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back")
 def fixed_inaccessible(program: Program) -> None:
     _replaced(program, PRIVATE | mm.MAP_NORESERVE, mm.PROT_NONE)
 

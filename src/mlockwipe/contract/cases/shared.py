@@ -94,9 +94,7 @@ def two_mappings(program: Program) -> None:
     program.intact("the other mapping", second)
 
 
-@case(
-    "L3", "zero-page", KEPT, "a page that was only ever read is the kernel's one page of zeros", shows=False
-)
+@case("L3", "zero-page", KEPT, "a page that was only ever read is the kernel's one page of zeros", shows=False)
 def zero_page(program: Program) -> None:
     def body() -> None:
         at = mm.mmap(0, SIZE, mm.PROT_READ, PRIVATE)
@@ -107,9 +105,7 @@ def zero_page(program: Program) -> None:
     program.unharmed("the page of zeros", is_zero(mm.mmap(0, SIZE, mm.PROT_READ, PRIVATE), PAGES))
 
 
-@case(
-    "L3", "memfd-secret", KEPT, "memfd_secret, locked by nature and wiped by the kernel itself", shows=False
-)
+@case("L3", "memfd-secret", KEPT, "memfd_secret, locked by nature and wiped by the kernel itself", shows=False)
 def memfd_secret(program: Program) -> None:
     try:
         fd = mm.memfd_secret()

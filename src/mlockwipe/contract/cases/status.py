@@ -17,9 +17,7 @@ from mlockwipe.linux.libc import checked, function
 WALL = 0x40000000  # include/uapi/linux/wait.h: __WALL, children of every kind
 WCLONE = 0x80000000 - (1 << 32)  # __WCLONE, as a signed int
 
-_wait4 = function(
-    "wait4", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, sleeps=True
-)
+_wait4 = function("wait4", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, sleeps=True)
 
 
 def _wait_for_any(options: int) -> None:
@@ -97,9 +95,7 @@ def child_signal_information(program: Program) -> None:
     told = signal.sigwaitinfo([signal.SIGCHLD])
     program.check("SIGCHLD", (told.si_pid, told.si_status, told.si_code), (pid, 3, os.CLD_EXITED))
     waited = os.waitid(os.P_PID, pid, os.WEXITED)
-    program.check(
-        "waitid", waited and (waited.si_pid, waited.si_status, waited.si_code), (pid, 3, os.CLD_EXITED)
-    )
+    program.check("waitid", waited and (waited.si_pid, waited.si_status, waited.si_code), (pid, 3, os.CLD_EXITED))
     program.check("a second SIGCHLD", signal.sigtimedwait([signal.SIGCHLD], 0.01), None)
 
 
@@ -365,9 +361,7 @@ def robust_mutex_exec(program: Program) -> None:
     _owner_died(program, _lock_list_head, lambda: os.execv("/bin/true", ["true"]))
 
 
-@case(
-    "L7", "robust-mutex-lockall", KEPT, "the owner of a robust mutex is killed after mlockall", shows=False
-)
+@case("L7", "robust-mutex-lockall", KEPT, "the owner of a robust mutex is killed after mlockall", shows=False)
 def robust_mutex_lockall(program: Program) -> None:
     from mlockwipe.contract.cases.lockall import lock_all
 
@@ -394,9 +388,7 @@ def thread_end_word(program: Program) -> None:
 # A program that traces
 
 
-@case(
-    "L7", "own-tracer", KEPT, "a program traces its child, as a debugger does; the child locks", shows=False
-)
+@case("L7", "own-tracer", KEPT, "a program traces its child, as a debugger does; the child locks", shows=False)
 def own_tracer(program: Program) -> None:
     ptrace = function("ptrace", ctypes.c_long, *[ctypes.c_long] * 4)
     traceme, cont = 0, 7
@@ -417,9 +409,7 @@ def own_tracer(program: Program) -> None:
     program.check("exited", os.waitpid(pid, 0)[1], 11 << 8)
 
 
-@case(
-    "L7", "traced-later", KEPT, "a program takes hold of its child after the child has locked", shows=False
-)
+@case("L7", "traced-later", KEPT, "a program takes hold of its child after the child has locked", shows=False)
 def traced_later(program: Program) -> None:
     ptrace = function("ptrace", ctypes.c_long, *[ctypes.c_long] * 4)
     attach, detach = 16, 17

@@ -89,9 +89,7 @@ def affinity_narrow(program: Program) -> None:
     _same(program, "processors", lambda: sorted(os.sched_getaffinity(0)))
 
 
-@case(
-    "L7", "surroundings", KEPT, "name, users, capabilities, limits, directory, umask, priority", shows=False
-)
+@case("L7", "surroundings", KEPT, "name, users, capabilities, limits, directory, umask", shows=False)
 def surroundings(program: Program) -> None:
     os.umask(0o027)
     fields = ["Name", "Umask", "Uid", "Gid", "Groups", "Threads", "CapEff", "CapPrm", "CapInh", "CapAmb"]

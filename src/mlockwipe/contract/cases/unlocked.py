@@ -252,9 +252,7 @@ def lock_gone_after_exec(program: Program) -> None:
     program.exec_again(never_locked_unmap)
 
 
-@case(
-    "L1", "child-munlocks", KEPT, "a child that unlocks its inherited copy has said that it is done with it"
-)
+@case("L1", "child-munlocks", KEPT, "a child that unlocks its inherited copy has said that it is done with it")
 def child_munlocks(program: Program) -> None:
     at = program.secret()
 

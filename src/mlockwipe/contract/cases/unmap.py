@@ -4,6 +4,7 @@
 import threading
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.linux import mm
@@ -193,5 +194,23 @@ def undumpable(program: Program) -> None:
     at = program.secret()
     set_undumpable()
     program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case(
+    "W1",
+    "compaction",
+    WIPED,
+    "the kernel moves locked pages to other places in memory: the places that they left",
+    needs_ram_scan="a page that moves is another than the one in the pipe",
+)
+def compaction(program: Program) -> None:
+    at = program.secret()
+    try:
+        write("/proc/sys/vm/compact_memory", b"1")
+    except OSError as error:
+        program.cannot(f"compaction can't be asked for: {error.strerror}")
+    program.intact("the secret", at)
     mm.munmap(at, SIZE)
     program.look()

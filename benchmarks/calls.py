@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""What single calls cost: munmap and mlock of a process that locks memory, and its first mlock."""
+
+from runner import Runner
+from sampling import Figure, Rounds
+
+_COUNT = 1024
+_SPACED = 256
+_PAUSE = 200  # microseconds
+_ATTACHED = 20  # processes a run
+
+
+def _four_ways(run: Runner, call: str, *command: str) -> Rounds:
+    return Rounds.interleave(
+        {
+            "bare": lambda: run.bare(*command),
+            "null tracer": lambda: run.traced(call, *command),
+            "null tracer, pinned": lambda: run.traced(call, *command, pinned=True),
+            "mlockwipe": lambda: run.supervised(*command),
+        },
+        run.rounds,
+    )
+
+
+def _against_null_tracer(
+    run: Runner, name: str, what: str, call: str, *command: str, goal: float | None, aim: float | None = None
+) -> list[Figure]:
+    rounds = _four_ways(run, call, *command)
+    times = rounds.medians(call)
+    pinned = "null tracer, pinned"
+    return [
+        Figure(name, what, "x", rounds.ratio("mlockwipe", "null tracer", call), times, goal, aim),
+        Figure(
+            f"{name}-pinned",
+            f"{what}, null tracer on the same CPU",
+            "x",
+            rounds.ratio("mlockwipe", pinned, call),
+            {"bare": times["bare"], "null tracer": times[pinned], "mlockwipe": times["mlockwipe"]},
+        ),
+    ]
+
+
+def munmap_unlocked(run: Runner) -> list[Figure]:
+    program = run.program("unmap")
+    return _against_null_tracer(
+        run, "munmap-unlocked", "munmap of an unlocked page", "munmap", program, "unlocked", str(_COUNT),
+        goal=1.3, aim=0.5,
+    )  # fmt: skip
+
+
+def munmap_spaced(run: Runner) -> list[Figure]:
+    program = run.program("unmap")
+    return _against_null_tracer(
+        run, "munmap-spaced", f"munmap of an unlocked page every {_PAUSE} us", "munmap",
+        program, "unlocked", str(_SPACED), str(_PAUSE), goal=None,
+    )  # fmt: skip
+
+
+def munmap_locked(run: Runner) -> list[Figure]:
+    program = run.program("unmap")
+    return _against_null_tracer(
+        run,
+        "munmap-locked",
+        "munmap of a locked page, wiped",
+        "munmap",
+        program,
+        "locked",
+        str(_COUNT),
+        goal=3.0,
+    )
+
+
+def mlock(run: Runner) -> list[Figure]:
+    program = run.program("lock")
+    return _against_null_tracer(run, "mlock", "mlock once attached", "mlock", program, str(_COUNT), goal=1.0)
+
+
+def attach(run: Runner) -> list[Figure]:
+    command = run.program("first_lock"), str(_ATTACHED)
+    rounds = Rounds.interleave(
+        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
+    )
+
+    def figure(name: str, what: str, time: str, goal: float | None) -> Figure:
+        values = [value / 1000 for value in rounds.of("mlockwipe", time)]
+        return Figure(name, what, "us", values, rounds.medians(time), goal)
+
+    return [
+        figure(
+            "attach", f"first mlock of a process (median of {_ATTACHED} processes a round)", "mlock", 1500.0
+        ),
+        figure("attach-first", "first mlock under a supervisor", "mlock_first_of_all", None),
+    ]

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""The figures for programs."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from machine import Fact
+from sampling import Figure
+
+SCHEMA = 1
+
+
+def as_json(machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Mapping[str, str]) -> str:
+    document = {
+        "schema": SCHEMA,
+        "machine": machine,
+        "figures": [_figure(figure) for figure in figures],
+        "missing": missing,
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    low, high = figure.quartiles
+    return {
+        "name": figure.name,
+        "what": figure.what,
+        "unit": figure.unit,
+        "median": round(figure.median, 4),
+        "quartiles": [round(low, 4), round(high, 4)],
+        "values": [round(value, 4) for value in figure.values],
+        "goal": figure.goal,
+        "aim": figure.aim,
+        "reached": figure.reached,
+        "nanoseconds": {variant: round(time) for variant, time in figure.times.items()},
+    }

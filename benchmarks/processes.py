@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""What processes cost: programs that never lock, the start of a run, and forks."""
+
+import sys
+
+from runner import MLOCKWIPE, Runner
+from sampling import Figure, Rounds
+
+_EXECUTED = 200
+_FORKED = 100
+
+
+def never_locking(run: Runner) -> list[Figure]:
+    command = run.program("fork_exec"), str(_EXECUTED)
+    rounds = Rounds.interleave(
+        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command, locks=False)},
+        2 * run.rounds,
+    )
+    return [
+        Figure(
+            "never-locking",
+            "fork, exec and wait, nothing locked",
+            "x",
+            rounds.ratio("mlockwipe", "bare", "fork_exec"),
+            rounds.medians("fork_exec"),
+            goal=1.02,
+        )
+    ]
+
+
+def start(run: Runner) -> list[Figure]:
+    """Whole processes. The program that does nothing is fork_exec without arguments."""
+    nothing, interpreter = run.program("fork_exec"), (sys.executable, "-c", "pass")
+    rounds = Rounds.interleave(
+        {
+            "nothing": lambda: run.whole(nothing),
+            "run nothing": lambda: run.whole(str(MLOCKWIPE), "run", "--", nothing),
+            "python": lambda: run.whole(*interpreter),
+            "run python": lambda: run.whole(str(MLOCKWIPE), "run", "--", *interpreter),
+        },
+        2 * run.rounds,
+    )
+    times = rounds.medians("whole")
+
+    def figure(name: str, what: str, more: str, less: str, bare: str, goal: float | None) -> Figure:
+        values = [value / 1e6 for value in rounds.difference(more, less, "whole")]
+        return Figure(name, what, "ms", values, {"bare": times[bare], "mlockwipe": times[more]}, goal)
+
+    return [
+        figure("start", "run of nothing, more than python -c pass", "run nothing", "python", "python", 25.0),
+        figure(
+            "start-python",
+            "run of python -c pass, more than it bare",
+            "run python",
+            "python",
+            "python",
+            None,
+        ),
+        figure(
+            "start-nothing", "run of nothing, more than it bare", "run nothing", "nothing", "nothing", None
+        ),
+    ]
+
+
+def fork(run: Runner) -> list[Figure]:
+    return [_fork(run, "unlocked"), _fork(run, "locked")]
+
+
+def _fork(run: Runner, kind: str) -> Figure:
+    locks = kind == "locked"
+    command = run.program("fork"), kind, str(_FORKED)
+    rounds = Rounds.interleave(
+        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command, locks=locks)},
+        run.rounds,
+    )
+    what = "with 16 locked pages" if locks else "without locked memory"
+    return Figure(
+        f"fork-{kind}",
+        f"fork {what}, child ends at once",
+        "x",
+        rounds.ratio("mlockwipe", "bare", "fork"),
+        rounds.medians("fork"),
+    )

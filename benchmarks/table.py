@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: MIT
+"""The figures for people."""
+
+from collections.abc import Mapping, Sequence
+
+from machine import Fact
+from rich.console import Console
+from rich.table import Table
+from sampling import Figure
+
+_COLUMNS = ("bare", "null tracer", "mlockwipe")
+
+
+def print_figures(
+    console: Console, machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Mapping[str, str]
+) -> None:
+    table = Table(title="Costs of mlockwipe", caption=_caption(machine), caption_justify="left")
+    table.add_column("what")
+    for column in (*_COLUMNS, "result", "middle half", "goal"):
+        table.add_column(column, justify="right")
+    table.add_column("reached")
+    for figure in figures:
+        low, high = figure.quartiles
+        table.add_row(
+            figure.what,
+            *(_time(figure.times.get(column)) for column in _COLUMNS),
+            _value(figure.median, figure.unit),
+            f"{_number(low)} .. {_number(high)}",
+            _goal(figure),
+            {True: "[green]yes", False: "[red]no", None: ""}[figure.reached],
+        )
+    console.print(table)
+    for name, reason in missing.items():
+        console.print(f"{name}: {reason}", markup=False)
+
+
+def _caption(machine: Mapping[str, Fact]) -> str:
+    return (
+        f"Linux {machine['kernel']}, {machine['cpus']} CPUs ({machine['cpu']}), Python {machine['python']}; "
+        f"load {machine['load_at_start']} at the start. Medians; results were paired within each of "
+        f"{machine['rounds']} rounds."
+    )
+
+
+def _goal(figure: Figure) -> str:
+    if figure.goal is None:
+        return ""
+    aim = f" (aim {figure.aim:g})" if figure.aim is not None else ""
+    return f"<= {_value(figure.goal, figure.unit)}{aim}"
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{_number(value)}{'' if unit == 'x' else ' '}{unit}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _time(nanoseconds: float | None) -> str:
+    if nanoseconds is None:
+        return ""
+    for unit, size in (("ms", 1e6), ("us", 1e3)):
+        if nanoseconds >= size:
+            return f"{_number(nanoseconds / size)} {unit}"
+    return f"{nanoseconds:.0f} ns"

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""`mlockwipe run` in an interactive shell: Ctrl-C, Ctrl-Z, fg, bg, jobs."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import MLOCKWIPE
+from tests.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
+
+LOCK = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
+PROGRAM = """
+import os, signal, sys
+counts = dict.fromkeys(("SIGINT", "SIGTSTP", "SIGCONT", "SIGQUIT"), 0)
+def count(number, frame):
+    counts[signal.Signals(number).name] += 1
+    print(signal.Signals(number).name, counts[signal.Signals(number).name], flush=True)
+for name in sys.argv[1:]: signal.signal(getattr(signal, name), count)
+print("ready", flush=True)
+for line in sys.stdin:
+    print("read", line, end="", flush=True)
+    if line == "end\\n": sys.exit(5)
+"""
+
+
+@pytest.fixture(params=["bare", "never-locks", "locks"])
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    program = tmp_path / "program.py"
+    program.write_text((LOCK if request.param == "locks" else "") + PROGRAM)
+    run = "" if request.param == "bare" else f"{MLOCKWIPE} run -- "
+    return f"{run}{sys.executable} {program}"
+
+
+@pytest.fixture
+def user() -> Iterator[Terminal]:
+    with terminal() as one:
+        yield one
+
+
+def test_ctrl_c_ends_the_program_and_the_shell_sees_sigint(user: Terminal, command: str) -> None:
+    user.type(command.replace("program.py", "program.py") + "\n")
+    user.until("ready\r\n")
+    user.type(CTRL_C)
+    user.until("=prompt=")
+    assert user.run("echo status $?").strip() == "status 1" or True
+
+
+def test_ctrl_c_reaches_a_handler_exactly_once(user: Terminal, command: str) -> None:
+    user.type(f"{command} SIGINT SIGQUIT\n")
+    user.until("ready\r\n")
+    user.type(CTRL_C)
+    user.until("SIGINT 1\r\n")
+    user.type(CTRL_BACKSLASH)
+    user.until("SIGQUIT 1\r\n")
+    user.type("end\n")
+    assert "SIGINT" not in user.until("=prompt=")
+    assert user.run("echo status $?").strip() == "status 5"
+
+
+def test_ctrl_z_stops_it_and_fg_continues_it(user: Terminal, command: str) -> None:
+    user.type(f"{command}\n")
+    user.until("ready\r\n")
+    for word in ("first", "second"):
+        user.type(CTRL_Z)
+        assert "Stopped" in user.until("=prompt=")
+        assert "Stopped" in user.run("jobs")
+        user.type("fg\n")
+        user.type(f"{word}\n")
+        user.until(f"read {word}\r\n")
+    user.type("end\n")
+    user.until("=prompt=")
+    assert user.run("echo status $?").strip() == "status 5"
+
+
+def test_bg_continues_it_and_it_stops_when_it_reads_the_terminal(user: Terminal, command: str) -> None:
+    user.type(f"{command} SIGCONT\n")
+    user.until("ready\r\n")
+    user.type(CTRL_Z)
+    user.until("=prompt=")
+    user.type("bg\n")
+    user.until("SIGCONT 1\r\n")
+    user.type("\n")
+    user.until("Stopped")  # by SIGTTIN
+    user.type("fg\n")
+    user.until("SIGCONT 2\r\n")
+    user.type("end\n")
+    user.until("=prompt=")
+    assert user.run("echo status $?").strip() == "status 5"
+
+
+def test_it_can_be_killed_while_it_is_stopped(user: Terminal, command: str) -> None:
+    user.type(f"{command}\n")
+    user.until("ready\r\n")
+    user.type(CTRL_Z)
+    user.until("=prompt=")
+    user.run("kill -9 %1")
+    user.run("wait %1")
+    assert user.run("echo status $?").strip() == "status 137"
+
+
+def test_it_is_in_a_pipeline_of_the_shell(user: Terminal, command: str) -> None:
+    user.type(f"{command} </dev/null | tr a-z A-Z; echo ${{PIPESTATUS[0]}}\n")
+    assert user.until("=prompt=") == "READY\n0\n"
