@@ -3,6 +3,7 @@
 
 import json
 import os
+import secrets
 import select
 import signal
 import socket
@@ -27,6 +28,7 @@ TIMEOUT = 20.0  # seconds
 _ROOT = str(Path(mlockwipe.__file__).parents[1])
 _PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main()"
 _MESSAGE = 65536
+_MARK = "MLOCKWIPE_CASE"  # in the environment of a case's processes, with a value that no other run has
 
 
 def command(case: Case, witness: int = -1, channel: int = -1) -> list[str]:
@@ -63,6 +65,7 @@ def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
 
 def _run(case: Case, carrier: Carrier, seen: Witness, deadline: float) -> Testimony:
     said = Testimony()
+    mark = secrets.token_hex(8)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, _place() as place, tempfile.TemporaryFile() as output:
         with theirs:
@@ -73,18 +76,40 @@ def _run(case: Case, carrier: Carrier, seen: Witness, deadline: float) -> Testim
                 stdout=output,
                 stderr=output,
                 cwd=place,
+                env={**os.environ, _MARK: mark},
                 pass_fds=(seen.write_end, theirs.fileno()),
                 start_new_session=True,
             )
         try:
             _attend(case, program, ours, seen, said, deadline)
         finally:
-            # Whatever is left belongs to a case that hangs. One that is gone has left its group empty.
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
-            program.wait()
+            if said.hangs is not None or not _ended_as(case.status, said.status):
+                _end(program, mark)
         said.complaint = _last_line(output)
     return said
+
+
+def _end(program: "Popen[bytes]", mark: str) -> None:
+    """Kill what is left of a case that went wrong: its group, and all who inherited the mark but left the group."""
+    with suppress(ProcessLookupError):
+        os.killpg(program.pid, signal.SIGKILL)
+    program.wait()
+    entry = f"{_MARK}={mark}".encode()
+    for _ in range(100):  # one that is being killed may still make another
+        marked = [process for process in Path("/proc").iterdir() if process.name.isdecimal() and _has(process, entry)]
+        if not marked:
+            return
+        for process in marked:
+            with suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _has(process: Path, entry: bytes) -> bool:
+    try:
+        return entry in (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # gone, or another user's
+        return False
 
 
 @contextmanager
@@ -162,12 +187,12 @@ def _verdict(case: Case, said: Testimony, pages: Pages) -> tuple[str, str | None
     """What is wrong with the run comes first, then what the program saw, then what the pages held."""
     if said.hangs is not None:
         return FAILED, said.hangs
+    if said.cannot is not None:
+        return NEEDS_RAM_SCAN, said.cannot
     if said.damaged:
         return DAMAGED, "; ".join(said.damaged)
     if said.failed:
         return FAILED, "; ".join(said.failed)
-    if said.cannot is not None:
-        return NEEDS_RAM_SCAN, said.cannot
     if not _ended_as(case.status, said.status):
         return FAILED, f"it ended with {said.status} instead of {case.status}: {said.complaint}"
     if not (said.shown if case.shows else said.checked):

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Machine code for tasks that share a case's memory, where the interpreter can't run twice, and for the
-other ABIs.
-"""
+"""Machine code: for tasks that share a case's memory and can't share its interpreter, and for the other ABIs."""
 
 import ctypes
 import signal
@@ -26,9 +24,9 @@ _INT_80 = bytes.fromhex("53 55 89f8 89f3 87ca 4489c6 4489cf 31ed cd80 4898 5d 5b
 _STACK = 65536
 
 
-def place(code: bytes, flags: int = 0) -> int:
+def place(code: bytes) -> int:
     """The address of `code`, ready to run."""
-    at = mm.mmap(0, len(code), mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS | flags)
+    at = mm.mmap(0, len(code), mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
     ctypes.memmove(at, code, len(code))
     mm.mprotect(at, len(code), mm.PROT_READ | mm.PROT_EXEC)
     return at

@@ -40,9 +40,7 @@ def _create(limit: int) -> Path | None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a group as soon as its last task is gone: one that was killed may be, for a moment after the
-    wait.
-    """
+    """Remove a group as soon as its last task is gone: one that was killed may be, for a moment after the wait."""
     for _ in range(100):
         with suppress(OSError):
             group.rmdir()

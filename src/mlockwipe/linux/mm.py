@@ -163,9 +163,7 @@ def mseal(address: int, length: int) -> None:
 
 
 def brk(end: int = 0) -> int:
-    """Ask for another end of the heap and return what it is now. The kernel reports no error, but the old
-    end.
-    """
+    """Ask for another end of the heap and return what it is now. The kernel reports no error, but the old end."""
     result: int = _syscall(_SYS_BRK, end, 0, 0, 0, 0, 0)
     return result
 

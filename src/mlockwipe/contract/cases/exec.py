@@ -113,9 +113,7 @@ def dies_in_exec(program: Program) -> None:
 
 
 def _unloadable() -> bytes:
-    """An ELF program whose one segment belongs where no program can be: found out after the point of no
-    return.
-    """
+    """An ELF program whose one segment belongs where no program can be: found out after the point of no return."""
     import struct
 
     where = 0xFFFF_8000_0000_0000

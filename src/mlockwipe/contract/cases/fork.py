@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""W12: what a child inherits of locked memory. The kernel does not pass the lock on to it; the contract
-does.
+"""W12: what a child inherits of locked memory. The kernel does not pass the lock on; the contract does.
 
 A child writes its copy before it shows it, and so has pages of its own: see Program.show.
 """

@@ -10,9 +10,7 @@ HALF = PAGES // 2
 
 
 def grown_heap(size: int = SIZE) -> int:
-    """The address of the first whole page after what was the heap's end, with `size` bytes of heap behind
-    it.
-    """
+    """The address of the first whole page after what was the heap's end, with `size` bytes of heap behind it."""
     at = -(-mm.brk() // PAGE) * PAGE
     if mm.brk(at + size) != at + size:
         raise RuntimeError("the heap can't grow")

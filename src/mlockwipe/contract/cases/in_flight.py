@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""L6: the kernel still reads the page for the program when the program is gone. What it reads must not be
-zeros.
-"""
+"""L6: the kernel still reads a page for the program when that is gone. What it reads must not be zeros."""
 
 import ctypes
 import os
@@ -26,9 +24,7 @@ Writer = Callable[[int, int], object]
 
 
 def _disk_file(program: Program) -> int:
-    """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the
-    disk.
-    """
+    """A file full of neither zeros nor the pattern, open for writes that go straight from memory to the disk."""
     write("file", PREVIOUS * (MANY + 1))
     try:
         fd = os.open("file", os.O_RDWR | os.O_DIRECT)
@@ -54,9 +50,7 @@ def _content() -> tuple[int, int, int]:
 
 
 def _dies_while_writing(program: Program, write: Writer, end: Callable[[int], object], *, all_arrives: bool) -> None:
-    """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times
-    over.
-    """
+    """A child starts writes of a secret with `write(fd, address)` and ends by `end(address)`, three times over."""
     for _ in range(3):
         fd = _disk_file(program)
 

@@ -88,9 +88,7 @@ def timer_first_lock(program: Program) -> None:
 
 
 class Sleeper:
-    """A call that sleeps until `wake`, or by itself for a time when that is None, and must then return
-    `expected`.
-    """
+    """A call that sleeps until `wake`, or by itself for a time when that is None, and must then return `expected`."""
 
     def __init__(self, call: Callable[[], int], wake: Callable[[], object] | None, expected: int) -> None:
         self.call = call

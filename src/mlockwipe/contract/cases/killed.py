@@ -7,12 +7,11 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, sleep_for_ever
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, refused, sleep_for_ever
 from mlockwipe.contract.tasks import children, threads, wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.clone import exit_thread
@@ -33,9 +32,7 @@ def killed(
     pages: int = PAGES,
     status: int | None = -signal.SIGKILL,
 ) -> None:
-    """A child makes a secret and does `activity(address)`; its parent does `wait(pid)`, kills it and reaps
-    it.
-    """
+    """A child makes a secret and does `activity(address)`; its parent does `wait(pid)`, kills it and reaps it."""
     ready = Signal()
 
     def body() -> None:
@@ -240,13 +237,16 @@ def sigkill_twice(program: Program) -> None:
 
 @case("W7", "process-mrelease", WIPED, "SIGKILL, and process_mrelease takes the memory back at once")
 def process_mrelease(program: Program) -> None:
-    def release_early(pid: int) -> None:
-        pidfd = os.pidfd_open(pid)
-        os.kill(pid, signal.SIGKILL)
-        with suppress(ProcessLookupError):  # its memory is gone already
-            mm.process_mrelease(pidfd)
-
     killed(program, lambda _: sleep_for_ever(), release_early)
+
+
+def release_early(pid: int) -> str | None:
+    """Kill a process and take its memory back at once; the error, if that is refused."""
+    pidfd = os.pidfd_open(pid)
+    os.kill(pid, signal.SIGKILL)
+    error = refused(mm.process_mrelease, pidfd)
+    os.close(pidfd)
+    return error
 
 
 @case("W7", "oom-kill", WIPED, "the kernel kills it for the memory it uses")

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""W3: mremap of a locked range. The content moves as pages do; what is left behind is empty, and no page is
-copied.
-"""
+"""W3: mremap of a locked range. Pages move, and none is copied: what is left behind is empty."""
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import paint

@@ -15,9 +15,9 @@ from mlockwipe.linux.prctl import become_subreaper
 
 def _still_there(program: Program, address: int) -> None:
     """The secret is intact, and the witness says so of the very pages, while the program goes on."""
-    program.intact("the secret", address)
     program.show(address)
     program.look()
+    program.intact("the secret", address)
 
 
 @case("L4", "parent-after-child", KEPT, "a child exits and never wrote the pages")

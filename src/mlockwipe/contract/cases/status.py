@@ -199,6 +199,22 @@ def subreaper(program: Program) -> None:
     program.check("who was waited for", waited, dict.fromkeys(expected, 0))
 
 
+@case("L7", "process-mrelease", KEPT, "process_mrelease of a child that was killed", shows=False)
+def process_mrelease(program: Program) -> None:
+    from mlockwipe.contract.cases.killed import release_early
+
+    def body() -> None:
+        program.secret()
+        sleep_for_ever()
+
+    pid = program.fork(body)
+    wait_until("S", pid)
+    error = release_early(pid)
+    # ESRCH: it was quicker to end by itself.
+    program.check("process_mrelease", None if error == "ESRCH" else error, None)
+    os.waitpid(pid, 0)
+
+
 # Job control
 
 
