@@ -86,8 +86,6 @@ def attach(run: Runner) -> list[Figure]:
         return Figure(name, what, "us", values, rounds.medians(time), goal)
 
     return [
-        figure(
-            "attach", f"first mlock of a process (median of {_ATTACHED} processes a round)", "mlock", 1500.0
-        ),
+        figure("attach", f"first mlock of a process (median of {_ATTACHED} processes a round)", "mlock", 1500.0),
         figure("attach-first", "first mlock under a supervisor", "mlock_first_of_all", None),
     ]

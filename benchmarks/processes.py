@@ -56,9 +56,7 @@ def start(run: Runner) -> list[Figure]:
             "python",
             None,
         ),
-        figure(
-            "start-nothing", "run of nothing, more than it bare", "run nothing", "nothing", "nothing", None
-        ),
+        figure("start-nothing", "run of nothing, more than it bare", "run nothing", "nothing", "nothing", None),
     ]
 
 

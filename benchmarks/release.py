@@ -29,8 +29,7 @@ def _release(run: Runner, kind: str, mebibytes: int) -> Figure:
     more = rounds.difference("mlockwipe", "bare", "release")
     # of both runs: it is the same work, and one alone may have met other load
     memset = [
-        sum(pair) / 2
-        for pair in zip(rounds.of("bare", "memset"), rounds.of("mlockwipe", "memset"), strict=True)
+        sum(pair) / 2 for pair in zip(rounds.of("bare", "memset"), rounds.of("mlockwipe", "memset"), strict=True)
     ]
     times = rounds.medians("release") | {"memset": sorted(memset)[len(memset) // 2]}
     size = f"{mebibytes >> 10} GiB" if mebibytes >= 1024 else f"{mebibytes} MiB"

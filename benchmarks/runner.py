@@ -42,9 +42,7 @@ class Runner:
         """Under the null tracer, stopped at every `call`."""
         return self._times([self.program("null_tracer"), *(["--pin"] if pinned else []), call, *command])
 
-    def supervised(
-        self, *command: str, locks: bool = True, environment: Mapping[str, str] | None = None
-    ) -> Times:
+    def supervised(self, *command: str, locks: bool = True, environment: Mapping[str, str] | None = None) -> Times:
         """Under mlockwipe. Broken when something was not protected, or nothing was that `locks`."""
         report = self.programs / "report.json"
         times = self._times([str(MLOCKWIPE), "run", "--report", str(report), "--", *command], environment)

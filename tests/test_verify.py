@@ -52,13 +52,11 @@ def contract(monkeypatch: pytest.MonkeyPatch) -> Contract:
     return contract
 
 
-def test_none_and_supervisor_stand_side_by_side(
-    contract: Contract, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_none_and_supervisor_stand_side_by_side(contract: Contract, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify"]) == 0
     assert [carrier.name for carrier in contract.carriers] == ["none", "supervisor"]
     out, err = capsys.readouterr()
-    assert all(word in out for word in [*NAMES, "leaked", "wiped", "kept"])
+    assert all(word in out for word in ["W1", "W7", "L1", "leaked", "wiped", "kept"])
     assert err == ""  # no progress where stderr is no terminal
 
 
@@ -94,9 +92,7 @@ def test_case_is_a_glob(contract: Contract, capsys: pytest.CaptureFixture[str]) 
     assert [record["case"] for record in runs["none"]] == ["W1-whole", "W7-segv"]
 
 
-def test_a_glob_without_a_case_is_a_usage_error(
-    contract: Contract, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_glob_without_a_case_is_a_usage_error(contract: Contract, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(["verify", "--case", "W99-*"])
     assert end.value.code == 2
@@ -122,7 +118,7 @@ def test_json_goes_to_a_file_beside_the_table(
         "pages": 16,
         "dirty": 0,
     }
-    assert "W1-whole" in capsys.readouterr().out
+    assert "W1" in capsys.readouterr().out
 
 
 def test_json_to_stdout_stands_alone(contract: Contract, capsys: pytest.CaptureFixture[str]) -> None:

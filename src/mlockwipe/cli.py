@@ -171,17 +171,11 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
     )
-    parser.add_argument(
-        "--report", metavar="FILE.json", help="write there what was wiped and what could not be"
-    )
+    parser.add_argument("--report", metavar="FILE.json", help="write there what was wiped and what could not be")
     talk = parser.add_mutually_exclusive_group()
-    talk.add_argument(
-        "-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed"
-    )
+    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed")
     talk.add_argument("-v", "--verbose", action="store_true", help="say what is attached and wiped")
-    parser.add_argument(
-        "command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments"
-    )
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -214,9 +208,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["none", "supervisor"],
         help="judge this carrier; may be given again (default: none and supervisor, side by side)",
     )
-    parser.add_argument(
-        "--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'"
-    )
+    parser.add_argument("--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'")
+    parser.add_argument("--all", action="store_true", help="a line for every case, not for every row of the contract")
     parser.add_argument(
         "--json", metavar="FILE", help="write the verdicts there, '-' for stdout instead of the table"
     )
@@ -239,7 +232,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         if arguments.json == "-":
             print(as_document(results), end="")
         else:
-            print_table(results)
+            print_table(results, every_case=arguments.all)
     return 0 if all(as_expected(name, run) for name, run in results.items()) else 1
 
 
@@ -277,9 +270,7 @@ def _completion(arguments: argparse.Namespace) -> int:
 
 
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--json", action="store_true", help="print JSON with a schema version instead of tables"
-    )
+    parser.add_argument("--json", action="store_true", help="print JSON with a schema version instead of tables")
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from mlockwipe import __version__
 from mlockwipe.contract import Carrier, Case, Result, all_cases, bare, to_json, verify
 from mlockwipe.errors import Refused
+from mlockwipe.supervisor.limits import LIMITS
 
 Results = Mapping[str, Sequence[Result]]
 
@@ -26,7 +27,7 @@ def carrier(name: str) -> Carrier:
         return bare()
     # -P: a directory named mlockwipe where the user happens to stand is not ours
     front = [sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--"]
-    return Carrier(name, lambda command: [*front, *command])
+    return Carrier(name, lambda command: [*front, *command], LIMITS)
 
 
 def matching(pattern: str) -> list[Case]:

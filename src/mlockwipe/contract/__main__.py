@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
         return 0
     carrier = Carrier(prefix[0], lambda command: [*prefix, *command]) if prefix else bare()
     results = verify([carrier], cases=cases)
-    print_table(results)
+    print_table(results, every_case=True)
     return 0 if as_expected(carrier.name, results[carrier.name]) else 1
 
 

@@ -57,7 +57,8 @@ def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
     with witness() as seen:
         said = _run(case, carrier, seen, time.monotonic() + timeout)
         verdict, reason = _verdict(case, said, seen.pages)
-        return Result(case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason)
+        limit = carrier.limits.get(case.name) if verdict not in (case.expected, NEEDS_RAM_SCAN) else None
+        return Result(case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason, limit)
 
 
 # The run

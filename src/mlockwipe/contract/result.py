@@ -19,7 +19,7 @@ class Result:
 
     `verdict`: wiped, kept, leaked, damaged, needs-ram-scan or failed. `pages`: how many were judged.
     `dirty`: how many of them still held the secret. `reason`: a sentence for a verdict that does not explain
-    itself.
+    itself. `limit`: a verdict that is not the expected one, and why the carrier is known not to do better.
     """
 
     case: str
@@ -29,6 +29,7 @@ class Result:
     pages: int
     dirty: int
     reason: str | None = None
+    limit: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -39,12 +40,16 @@ class Result:
         """Whether the verdict is as it must be under `carrier`: with none, every secret has to leak."""
         if carrier == BARE and self.expected == WIPED:
             return self.verdict == LEAKED
-        return self.ok
+        return self.ok or self.limit is not None
 
 
 def as_expected(carrier: str, results: Iterable[Result]) -> bool:
-    """Whether all verdicts are as they must be. Cases that need a RAM scan count neither way."""
-    return all(result.passes(carrier) for result in results if result.verdict != NEEDS_RAM_SCAN)
+    """Whether all verdicts are as they must be. Cases that need a RAM scan and stated limits count neither way.
+
+    No when nothing was judged: a run that proves nothing does not pass.
+    """
+    judged = [result for result in results if result.verdict != NEEDS_RAM_SCAN]
+    return bool(judged) and all(result.passes(carrier) for result in judged)
 
 
 def to_json(results: Mapping[str, Sequence[Result]], machine: Mapping[str, object]) -> dict[str, object]:
@@ -67,4 +72,6 @@ def _record(result: Result) -> dict[str, object]:
     }
     if result.reason is not None:
         record["reason"] = result.reason
+    if result.limit is not None:
+        record["limit"] = result.limit
     return record

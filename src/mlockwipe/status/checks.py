@@ -96,15 +96,11 @@ def _ptrace_scope(machine: Machine) -> Finding:
     scope = machine.read_if_there("proc/sys/kernel/yama/ptrace_scope")
     match scope:
         case None:
-            advice = (
-                "A program's secrets can be read by every process of its user: boot with Yama "
-                "(lsm=...,yama)."
-            )
+            advice = "A program's secrets can be read by every process of its user: boot with Yama (lsm=...,yama)."
             return "warn", "no Yama", advice
         case "0":
             advice = (
-                "A program's secrets can be read by every process of its user: sysctl "
-                "kernel.yama.ptrace_scope=1."
+                "A program's secrets can be read by every process of its user: sysctl kernel.yama.ptrace_scope=1."
             )
             return "warn", "0, same user", advice
         case "1":
@@ -115,9 +111,7 @@ def _ptrace_scope(machine: Machine) -> Finding:
             advice = "'mlockwipe run' may not trace: run it as root, or sysctl kernel.yama.ptrace_scope=1."
             return "bad", "2, root only", advice
         case "3":
-            advice = (
-                "Nobody may trace, so 'mlockwipe run' can't work: reboot with kernel.yama.ptrace_scope=1."
-            )
+            advice = "Nobody may trace, so 'mlockwipe run' can't work: reboot with kernel.yama.ptrace_scope=1."
             return "bad", "3, nobody", advice
     return "unknown", scope, "This kernel knows a scope that mlockwipe doesn't: upgrade mlockwipe."
 
@@ -226,15 +220,10 @@ def _init_mlocked_on_free(machine: Machine) -> Finding:
 def _memfd_secret(machine: Machine) -> Finding:
     match machine.memfd_secret():
         case 0:
-            advice = (
-                "Nothing to do: a program may keep secrets off the kernel's direct map, zeroed when freed."
-            )
+            advice = "Nothing to do: a program may keep secrets off the kernel's direct map, zeroed when freed."
             return "good", "available", advice
         case errno.ENOSYS:
-            advice = (
-                "Boot with secretmem.enable=1 (Linux 5.14 or newer, CONFIG_SECRETMEM) for programs that "
-                "use it."
-            )
+            advice = "Boot with secretmem.enable=1 (Linux 5.14 or newer, CONFIG_SECRETMEM) for programs that use it."
             return "info", "not available", advice
         case error:
             reason = os.strerror(error)
@@ -325,10 +314,7 @@ def _hibernation(machine: Machine) -> Finding:
             "available",
             "Nothing to do: no swap without encryption is in use that could take an image.",
         )
-    advice = (
-        "Hibernation writes all memory, locked memory too, to swap that is not encrypted: boot "
-        "with nohibernate."
-    )
+    advice = "Hibernation writes all memory, locked memory too, to swap that is not encrypted: boot with nohibernate."
     return "warn", "available", advice
 
 

@@ -49,9 +49,7 @@ def locked_processes(machine: Machine, kernel: Cover | None) -> list[LockedProce
                     covered_by="supervisor" if traced else kernel,
                 )
             )
-        except (
-            OSError
-        ):  # ended between the listing and the reading (ENOENT, ESRCH), or hidden (EPERM, EACCES)
+        except OSError:  # ended between the listing and the reading (ENOENT, ESRCH), or hidden (EPERM, EACCES)
             continue
     return found
 

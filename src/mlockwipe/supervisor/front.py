@@ -17,29 +17,13 @@ from mlockwipe.linux import signalfd
 from mlockwipe.supervisor import guardian
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import filter_one
+from mlockwipe.supervisor.options import Options
+
+__all__ = ["Options", "run"]
 
 _OLDEST_KERNEL = (5, 19)
 _CAP_SYS_PTRACE = 1 << 19
 _FAILED = 125
-
-
-class Options:
-    """What `mlockwipe run` was asked for."""
-
-    def __init__(
-        self,
-        command: list[str],
-        *,
-        strict: bool = False,
-        unmap: bool = True,
-        report: str | None = None,
-        verbosity: int = 0,
-    ) -> None:
-        self.command = command
-        self.strict = strict
-        self.unmap = unmap
-        self.report = report
-        self.verbosity = verbosity
 
 
 def run(options: Options) -> int:

@@ -15,10 +15,7 @@ from mlockwipe.linux import prctl
 from mlockwipe.supervisor import program
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.journal import Journal, SaveArea
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from mlockwipe.supervisor.front import Options
+from mlockwipe.supervisor.options import Options
 
 _WALL = 0x40000000
 _PATIENCE = 10.0  # seconds for killed tasks to die
@@ -44,7 +41,7 @@ class _Left:
                 os.close(fd)
 
 
-def guard(options: "Options", filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
+def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
     """In the guardian process: run a supervisor, and take over if it does not end by itself."""
     front_pid = os.getppid()
     prctl.become_subreaper()
@@ -90,7 +87,7 @@ def tell_defects(front: Channel) -> Iterator[None]:
 
 
 def _supervise(
-    options: "Options",
+    options: Options,
     filter_one: bytes,
     signal_mask: set[int],
     front: Channel,
@@ -115,14 +112,11 @@ def _supervise(
     from mlockwipe.supervisor.supervisor import Supervisor
 
     report = Report(options.command, options.report)
-    Supervisor(
-        listener, front, guardian, journal, save_area, report,
-        program=pid, strict=options.strict, unmap=options.unmap, front_pid=front_pid,
-    ).run()  # fmt: skip
+    Supervisor(options, listener, front, guardian, journal, save_area, report, program=pid, front_pid=front_pid).run()
 
 
 def _take_over(
-    options: "Options",
+    options: Options,
     left: _Left,
     front: Channel,
     front_pid: int,
@@ -137,9 +131,8 @@ def _take_over(
     report.wiped["death of the supervisor"] += pages
     front.send("started", left.program, os.getpid())
     Supervisor(
-        left.listener, front, None, journal, save_area, report,
-        program=left.program, strict=options.strict, unmap=options.unmap, front_pid=front_pid,
-    ).run()  # fmt: skip
+        options, left.listener, front, None, journal, save_area, report, program=left.program, front_pid=front_pid
+    ).run()
 
 
 def _let_go_of_shell(*keep: Channel | int) -> None:

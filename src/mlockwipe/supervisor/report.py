@@ -33,6 +33,15 @@ class Report:
             ],
         }
 
+    def summary(self) -> str:
+        """One sentence."""
+        causes = ", ".join(f"{cause} {pages}" for cause, pages in sorted(self.wiped.items()))
+        return (
+            f"processes attached: {self.attached}; pages wiped: {sum(self.wiped.values())}"
+            + (f" ({causes})" if causes else "")
+            + f"; could not be protected: {sum(self.unprotected.values())}"
+        )
+
     def write(self, *, final: bool) -> None:
         """Replace the report file by the present state; a reader sees the old one or the new one, whole."""
         if self.path is None:

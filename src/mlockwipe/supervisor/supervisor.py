@@ -23,6 +23,7 @@ from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report
@@ -49,6 +50,7 @@ class Supervisor:
 
     def __init__(
         self,
+        options: Options,
         listener: int,
         front: Channel,
         guardian: Channel | None,
@@ -57,8 +59,6 @@ class Supervisor:
         report: Report,
         *,
         program: int,
-        strict: bool,
-        unmap: bool,
         front_pid: int,
     ) -> None:
         self._listener = listener
@@ -69,8 +69,9 @@ class Supervisor:
         self._report = report
         self._program = program
         self._program_ended = False
-        self._strict = strict
-        self._unmap = unmap
+        self._strict = options.strict
+        self._unmap = options.unmap
+        self._verbose = options.verbosity > 0
         self._front_pid = front_pid
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
@@ -146,6 +147,8 @@ class Supervisor:
             # process 1 takes everything with it: have it all dead and wiped before it goes
             self._end_all()
         last = not _has_children()
+        if self._verbose:
+            self._say("summary", self._report.summary())
         self._write_report(final=last)
         if self._front is not None:
             if last:
@@ -349,8 +352,8 @@ class Supervisor:
         if call.name == "seccomp":
             self._say(
                 "listener",
-                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one a process: the "
-                "call fails with EBUSY",
+                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one only: "
+                "the call fails with EBUSY",
             )
             seccomp.let_go_on(self._listener, notification)
             return
