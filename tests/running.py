@@ -46,7 +46,7 @@ class Marked:
         self.mark = uuid.uuid4().hex
         self.environment = {**os.environ, _MARK: self.mark}
         # A program of the test suite must not take the settings of whoever runs the suite.
-        for name in ("PYTHONPATH", "GNUPGHOME", "GPG_AGENT_INFO", "SSH_AUTH_SOCK"):
+        for name in ("GNUPGHOME", "GPG_AGENT_INFO", "SSH_AUTH_SOCK"):
             self.environment.pop(name, None)
 
     def processes(self) -> dict[int, str]:

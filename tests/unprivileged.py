@@ -42,7 +42,10 @@ def python_for_nobody() -> str:
             continue
         new_enough = "import sys; sys.exit(sys.version_info < (3, 11))"
         try:
-            done = subprocess.run([*AS_NOBODY, python, "-c", new_enough], capture_output=True, cwd="/")
+            # Through a shell: setpriv itself still has root's capabilities when it executes a program.
+            done = subprocess.run(
+                [*AS_NOBODY, "sh", "-c", 'exec "$0" "$@"', python, "-c", new_enough], capture_output=True, cwd="/"
+            )
         except FileNotFoundError:
             continue
         if done.returncode == 0:

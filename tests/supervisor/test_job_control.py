@@ -40,11 +40,11 @@ def user() -> Iterator[Terminal]:
 
 
 def test_ctrl_c_ends_the_program_and_the_shell_sees_sigint(user: Terminal, command: str) -> None:
-    user.type(command.replace("program.py", "program.py") + "\n")
+    user.type(command + "\n")
     user.until("ready\r\n")
     user.type(CTRL_C)
     user.until("=prompt=")
-    assert user.run("echo status $?").strip() == "status 1" or True
+    assert user.run("echo status $?").strip() == "status 130"
 
 
 def test_ctrl_c_reaches_a_handler_exactly_once(user: Terminal, command: str) -> None:
@@ -80,8 +80,6 @@ def test_bg_continues_it_and_it_stops_when_it_reads_the_terminal(user: Terminal,
     user.type(CTRL_Z)
     user.until("=prompt=")
     user.type("bg\n")
-    user.until("SIGCONT 1\r\n")
-    user.type("\n")
     user.until("Stopped")  # by SIGTTIN
     user.type("fg\n")
     user.until("SIGCONT 2\r\n")
@@ -95,9 +93,10 @@ def test_it_can_be_killed_while_it_is_stopped(user: Terminal, command: str) -> N
     user.until("ready\r\n")
     user.type(CTRL_Z)
     user.until("=prompt=")
-    user.run("kill -9 %1")
+    user.type("kill -9 %1\n")
+    user.until("Killed")
     user.run("wait %1")
-    assert user.run("echo status $?").strip() == "status 137"
+    assert user.run("echo status $?").strip().endswith("status 137")
 
 
 def test_it_is_in_a_pipeline_of_the_shell(user: Terminal, command: str) -> None:

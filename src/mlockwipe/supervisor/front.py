@@ -108,11 +108,11 @@ class _Front:
             return
         with contextlib.suppress(ProcessLookupError):
             self._program = os.pidfd_open(program)
-        try:
-            os.setpgid(0, self._guardian)
-            self._apart = True
-        except OSError:
-            pass  # the leader of a session can't leave its group, and gets what the terminal sends
+        if os.getpid() != 1:
+            # Process 1 would wait for ever at its end for the guardian's pid, its own group's number, to be free.
+            with contextlib.suppress(OSError):  # the leader of a session can't leave its group
+                os.setpgid(0, self._guardian)
+                self._apart = True
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 0)
         os.dup2(null, 1)

@@ -105,7 +105,10 @@ def _supervise(
         front.send("say", program.SETUID_SENTENCE.format(path))
     guardian.send("program", pid, fds=(listener,))
     front.send("started", pid, os.getpid())
-    os.setsid()
+    # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
+    # kernel does not let the terminal stop it.
+    with contextlib.suppress(OSError):
+        os.setpgid(0, 0)
     _let_go_of_shell(front, guardian, listener)
     # Imported now, while the program starts: nothing of it is needed before a first lock.
     from mlockwipe.supervisor.report import Report
