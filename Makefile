@@ -26,12 +26,14 @@ demo: $(VENV)/.runtime ## show on this machine what is left behind, and what mlo
 test: setup ## run the whole test suite
 	@$(BIN)/python -m pytest
 
-.PHONY: check
-check: setup ## format, lint, types and tests
+.PHONY: lint
+lint: setup ## format, lint and types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+
+.PHONY: check
+check: lint test ## format, lint, types and tests
 
 .PHONY: soak
 soak: setup ## run every way to die by the thousand (takes long)
@@ -56,6 +58,7 @@ $(VENV)/.runtime: pyproject.toml
 		echo "$(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@$(BIN)/python -m compileall -q src  # or every start compiles, where the user may not write here
 	@touch $@
 
 # The pip of Debian 12 knows no --group, so the group is read from pyproject.toml.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 MLOCKWIPE = str(Path(sys.executable).with_name("mlockwipe"))
-TIMEOUT = 10.0  # seconds; only a hang takes so long
+TIMEOUT = 120.0  # seconds; only a hang takes so long
 _MARK = "MLOCKWIPE_TEST"
 
 

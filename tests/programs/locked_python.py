@@ -33,7 +33,9 @@ def main() -> None:
     if libc.mlockall(MCL_CURRENT | MCL_FUTURE) != 0:
         raise OSError(ctypes.get_errno(), "mlockall")
 
-    shell = subprocess.run(["sh", "-c", "read line; echo got $line; exit 5"], input="it\n", text=True, capture_output=True)
+    shell = subprocess.run(
+        ["sh", "-c", "read line; echo got $line; exit 5"], input="it\n", text=True, capture_output=True
+    )
     print(shell.returncode, shell.stdout.strip())
     missing = ""
     try:

@@ -91,7 +91,9 @@ def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
 @needs_unshare
 def test_as_process_1_it_ends_with_the_shells_status_for_a_signal() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
-    outcome = run_bare([*unshare, MLOCKWIPE, "run", "--", *LOCKS[:-1], LOCK + "sys.stdout.flush(); os.kill(os.getpid(), 15)"])
+    outcome = run_bare(
+        [*unshare, MLOCKWIPE, "run", "--", *LOCKS[:-1], LOCK + "sys.stdout.flush(); os.kill(os.getpid(), 15)"]
+    )
     assert (outcome.status, outcome.out) == (128 + signal.SIGTERM, "lock done\n")
 
 

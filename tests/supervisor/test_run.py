@@ -15,9 +15,7 @@ import pytest
 from tests.c_programs import SOURCES
 from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
 
-LOCK = (
-    "from mlockwipe.linux import mm; page = mm.mmap(0, 4096, 3, 0x22); mm.mlock(page, 4096); import os, signal, sys, time\n"
-)
+LOCK = "from mlockwipe.linux import mm; page = mm.mmap(0, 4096, 3, 0x22); mm.mlock(page, 4096); import os, signal, sys, time\n"
 UNTIL_EOF = "sys.stdin.read()\n"
 
 
@@ -43,7 +41,9 @@ def test_the_status_is_the_programs_own(status: int, locks: bool) -> None:
 
 
 @both
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGSEGV", "SIGHUP", "SIGPIPE", "SIGABRT", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGKILL", "SIGTERM", "SIGINT", "SIGSEGV", "SIGHUP", "SIGPIPE", "SIGABRT", "SIGUSR1"]
+)
 def test_the_shell_sees_the_signal_that_the_program_died_by(name: str, locks: bool) -> None:
     number = signal.Signals[name]
     outcome = run_supervised(
