@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """bystander.py: lock a page, and print as JSON what a program can see of how it was started."""
 
+import contextlib
 import json
 import os
 import resource
@@ -19,10 +20,8 @@ umask = os.umask(0)
 os.umask(umask)
 descriptors = {}
 for name in os.listdir("/proc/self/fd"):
-    try:
+    with contextlib.suppress(FileNotFoundError):  # the listing's own
         descriptors[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    except FileNotFoundError:
-        pass  # the listing's own
 json.dump(
     {
         "arguments": sys.argv[1:],

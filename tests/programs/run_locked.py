@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""run_locked.py MODULE ...: run test modules of CPython in an interpreter whose memory is locked, present and future."""
+"""run_locked.py MODULE ...: run test modules of CPython in an interpreter that has locked its memory, future too."""
 
 import runpy
 import sys

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,8 @@ SESSION = """
 set -eu
 gpg() { command gpg --batch --quiet --no-tty --pinentry-mode loopback --passphrase "" "$@"; }
 gpg --quick-generate-key 'A <a@example.org>' ed25519 sign never 2>err
-gpg --quick-add-key "$(gpg --list-keys --with-colons | awk -F: '/^fpr/ {print $10; exit}')" cv25519 encrypt never 2>err
+fingerprint=$(gpg --list-keys --with-colons | awk -F: '/^fpr/ {print $10; exit}')
+gpg --quick-add-key "$fingerprint" cv25519 encrypt never 2>err
 echo message >plain
 gpg --sign --output signed plain 2>err
 gpg --verify signed 2>err && echo verified
@@ -77,7 +79,7 @@ def test_a_life_of_a_key_under_supervision_as_an_unprivileged_user(home: Path) -
     _agent_was_wiped(before, json.loads(report.read_text()))
 
 
-def _agent_was_wiped(before: dict[str, dict[str, int]], after: dict[str, dict[str, int]]) -> None:
+def _agent_was_wiped(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert after["final"] is True
     assert after["unprotected"] == []
     # 64 KiB of secure memory, the most of it never touched

@@ -105,7 +105,7 @@ def _trial(situation: Situation, prefix: list[str], number: int, target: str | N
                 marked.kill()
                 _, err = process.communicate()
             seen.look()
-            left_over = marked.await_end(timeout=5)
+            left_over = marked.await_end(timeout=30)
             pages = seen.pages
     finally:
         marked.kill()

@@ -167,12 +167,13 @@ class AddressSpace:
         pending = Pending(call)
         parts = self.concerns(call, tid)
         if parts and self.keeper:
-            saved = self._save(parts, save_area)
+            runs = list(wipe.sensitive_pages(self.files, parts))
+            saved = self._save(runs, save_area)
             if saved is not None:
                 pending.saved = saved
-                pending.wiped_pages = self.wipe(parts, dying=False)
+                pending.wiped_pages = self._wipe(runs, dying=False)
             elif not self._will_fail(parts):
-                pending.wiped_pages = self.wipe(parts, dying=False)
+                pending.wiped_pages = self._wipe(runs, dying=False)
         pending.taken = self._take(call, parts)
         return pending
 
@@ -198,17 +199,16 @@ class AddressSpace:
             self.ranges.remove(start, end)
         return taken
 
-    def _save(self, parts: list[Range], save_area: SaveArea) -> list[tuple[int, memoryview]] | None:
-        """The content of the sensitive pages in `parts`, or None when it is too much to be saved."""
-        assert self.keeper is not None
+    def _save(self, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]] | None:
+        """The content of `runs`, or None when it is too much to be saved."""
         saved: list[tuple[int, memoryview]] = []
-        for _, (start, end) in wipe.sensitive_pages(self.keeper.files, parts):
+        for _, (start, end) in runs:
             room = save_area.take(end - start)
             if room is None:
                 for _, taken in saved:
                     save_area.give_back(taken)
                 return None
-            os.preadv(self.keeper.files.memory, [room], start)
+            os.preadv(self.files.memory, [room], start)
             saved.append((start, room))
         return saved
 
@@ -287,14 +287,14 @@ class AddressSpace:
 
     # -- wiping -------------------------------------------------------------------------------------------------
 
-    def wipe(self, ranges: Iterable[Range], *, dying: bool) -> int:
-        """Zero the sensitive pages of `ranges`: the number of pages."""
+    def _wipe(self, runs: list[wipe.Run], *, dying: bool) -> int:
+        """Zero runs of pages: the number of pages."""
         assert self.keeper is not None
         if self.family.forked:
             wipe.drain_page_batches()
             # alone from now on, there is nobody any more who could leave references to shared pages behind
             self.family.forked = self.family.members > 1
-        return wipe.clear(self.keeper, ranges, dying=dying)
+        return wipe.clear(self.keeper, runs, dying=dying)
 
     def release(self, journal: Journal, *, unmap_trapped: bool) -> int:
         """No task of the program uses this memory any more: wipe it and give it back. The number of pages."""
@@ -305,7 +305,8 @@ class AddressSpace:
             try:
                 if self.ranges:
                     wipe.end_asynchronous_io(self.keeper)
-                    pages = self.wipe(list(self._final_ranges(unmap_trapped)), dying=True)
+                    runs = list(wipe.sensitive_pages(self.files, self._final_ranges(unmap_trapped)))
+                    pages = self._wipe(runs, dying=True)
             finally:
                 self.leave(journal)
                 self.keeper.let_go()

@@ -14,9 +14,10 @@ import stat
 from collections import deque
 
 from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
-from mlockwipe.linux.arch.x86_64 import I386, X86_64
+from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
 from mlockwipe.supervisor import attach
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
+from mlockwipe.supervisor.burst import Burst
 from mlockwipe.supervisor.calls import Call, decode
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
@@ -35,6 +36,8 @@ _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
+_MUNMAP = X86_64.numbers["munmap"]
+_NEVER_WAIT = frozenset(("munmap", "munlock", "brk", "madvise"))  # so their end can be awaited at once
 _ERESTARTSYS, _ERESTARTNOINTR = 512, 513
 _NOTIFIED_CALLS = ("mlock", "mlock2", "mlockall", "mmap", "prctl", "seccomp")
 _NOTIFIED = {
@@ -80,6 +83,7 @@ class Supervisor:
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
         self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
+        self._burst = Burst()
         self._signals = signalfd.open_signalfd(SIGNALS)
         seccomp.wake_synchronously(listener)
 
@@ -111,9 +115,12 @@ class Supervisor:
     def _handle_children(self) -> bool:
         """Everything that waits to be told of our children: False when there is none left."""
         while True:
-            with contextlib.suppress(ChildProcessError):  # raised also when all children are zombies
-                while (stop := os.waitid(os.P_ALL, 0, _STOPS)) is not None:
+            try:
+                while (stop := self._next_stop()) is not None:
                     self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
+                    self._burst.handled()
+            except ChildProcessError:
+                pass  # raised also when all children are zombies
             try:
                 end = os.waitid(os.P_ALL, 0, _EXITS)
             except ChildProcessError:
@@ -128,6 +135,19 @@ class Supervisor:
             os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
             if end.si_pid == self._program:
                 self._program_has_ended(end.si_status, end.si_code)
+
+    def _next_stop(self) -> os.waitid_result | None:
+        stop = os.waitid(os.P_ALL, 0, _STOPS)
+        burst = self._burst
+        if stop is not None:
+            burst.came()
+        elif burst.awake:
+            while burst.still_soon():
+                stop = os.waitid(os.P_ALL, 0, _STOPS)
+                if stop is not None:
+                    burst.hit()
+                    break
+        return stop
 
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):
@@ -273,6 +293,11 @@ class Supervisor:
     def _on_trapped_call(self, task: Task) -> None:
         audit_arch, number, arguments = ptrace.get_syscall_entry(task.tid)
         space = task.space
+        if number == _MUNMAP and audit_arch == X86_64.audit_arch:  # by far the most frequent, and mostly not ours
+            start, length = arguments[:2]
+            if not space.ranges.overlaps(start, start + length + PAGE_SIZE):
+                ptrace.cont(task.tid)
+                return
         try:
             call = decode(audit_arch, number, arguments, space.memory_fd)
         except KeyError:
@@ -283,6 +308,8 @@ class Supervisor:
         elif space.ranges and self._begin(task, call):
             task.state = TaskState.IN_CALL
             ptrace.cont_to_syscall_stop(task.tid)
+            if call.name in _NEVER_WAIT:
+                self._on_stop(task.tid, await_stop(task.tid), os.CLD_TRAPPED)
             return
         ptrace.cont(task.tid)
 

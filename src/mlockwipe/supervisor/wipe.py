@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
@@ -37,6 +37,9 @@ _own = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 _own_huge = (ctypes.addressof(ctypes.c_char.from_buffer(_own)) + _HUGE - 1) & -_HUGE
 
 
+Run = tuple[procfs.Vma, Range]  # resident anonymous pages, and the mapping that they lie in
+
+
 def drain_page_batches() -> None:
     """Have every CPU give up the page references in its batches of pending mlock and LRU work.
 
@@ -47,7 +50,7 @@ def drain_page_batches() -> None:
     _madvise(_own_huge, _HUGE, _MADV_COLLAPSE)
 
 
-def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[tuple[procfs.Vma, Range]]:
+def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[Run]:
     """The runs of resident anonymous pages in `ranges`, each with the private mapping it lies in."""
     devices: set[int] | None = None
     for start, end in ranges:
@@ -80,13 +83,12 @@ def locked_ranges(files: Files) -> list[Range]:
     return [(vma.start, vma.end) for vma, flags in procfs.vma_flags(text) if "lo" in flags]
 
 
-def clear(keeper: Keeper, ranges: Iterable[Range], *, dying: bool) -> int:
-    """Zero the sensitive pages in `ranges` and return their number.
+def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool) -> int:
+    """Zero runs of sensitive pages and return the number of pages.
 
     `dying`: no task of the program uses the memory any more, so its protection may be changed on the way.
     OSError when a page that is still mapped can't be written.
     """
-    runs = list(sensitive_pages(keeper.files, ranges))
     large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
     done: set[Range] = set()
     if large:
