@@ -37,6 +37,7 @@ _PROCMAP_QUERY = 0xC0686611
 _COVERING_OR_NEXT = 0x10
 _READABLE, _WRITABLE, _EXECUTABLE, _SHARED = 1, 2, 4, 8
 _name = ctypes.create_string_buffer(4096)
+_name_address = ctypes.addressof(_name)
 _has_procmap_query = True
 
 
@@ -60,13 +61,11 @@ def vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
 
 
 def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
+    query = bytearray(_QUERY.size)
     while start < end:
-        query = bytearray(
-            _QUERY.pack(
-                _QUERY.size, _COVERING_OR_NEXT, start, 0, 0, 0, 0, 0, 0, 0, 0, len(_name), 0,
-                ctypes.addressof(_name), 0,
-            )
-        )  # fmt: skip
+        _QUERY.pack_into(
+            query, 0, _QUERY.size, _COVERING_OR_NEXT, start, 0, 0, 0, 0, 0, 0, 0, 0, len(_name), 0, _name_address, 0
+        )
         try:
             fcntl.ioctl(maps_fd, _PROCMAP_QUERY, query)
         except FileNotFoundError:  # no mapping from here on
@@ -74,7 +73,7 @@ def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
         _, _, _, low, high, flags, _, offset, inode, _, _, name_size, _, _, _ = _QUERY.unpack(query)
         if low >= end:
             return
-        name = _name.raw[: name_size - 1].decode(errors="surrogateescape") if name_size else ""
+        name = ctypes.string_at(_name_address, name_size - 1).decode(errors="surrogateescape") if name_size else ""
         yield Vma(
             low,
             high,
@@ -130,6 +129,7 @@ _PAGEMAP_SCAN = 0xC0606610
 _IS_FILE, _IS_PRESENT, _IS_ZERO_PAGE = 1 << 2, 1 << 3, 1 << 5
 _REGIONS = 512
 _regions = (ctypes.c_uint64 * (3 * _REGIONS))()
+_regions_address = ctypes.addressof(_regions)
 _has_pagemap_scan = True
 
 # bits of an entry of pagemap (Documentation/admin-guide/mm/pagemap.rst)
@@ -155,12 +155,12 @@ def anonymous_pages(pagemap_fd: int, start: int, end: int) -> list[tuple[int, in
 
 def _scan(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
+    argument = bytearray(_SCAN.size)
+    not_wanted = _IS_FILE | _IS_ZERO_PAGE
     while start < end:
-        argument = bytearray(
-            _SCAN.pack(
-                _SCAN.size, 0, start, end, 0, ctypes.addressof(_regions), _REGIONS, 0,
-                _IS_FILE | _IS_ZERO_PAGE, _IS_FILE | _IS_ZERO_PAGE | _IS_PRESENT, 0, _IS_PRESENT,
-            )
+        _SCAN.pack_into(
+            argument, 0, _SCAN.size, 0, start, end, 0, _regions_address, _REGIONS, 0,
+            not_wanted, not_wanted | _IS_PRESENT, 0, _IS_PRESENT,
         )  # fmt: skip
         count = fcntl.ioctl(pagemap_fd, _PAGEMAP_SCAN, argument)
         found += [(_regions[3 * i], _regions[3 * i + 1]) for i in range(count)]
@@ -207,12 +207,17 @@ def status_field(pid: int, field: str) -> str:
 
     Raises KeyError when this kernel has no such field, FileNotFoundError or ProcessLookupError without the process.
     """
-    prefix = field + ":"
-    with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
-        for line in status:
-            if line.startswith(prefix):
-                return line[len(prefix) :].strip()
-    raise KeyError(field)
+    fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
+    try:
+        text = os.read(fd, 1 << 14)
+    finally:
+        os.close(fd)
+    _, found, rest = text.partition(b"\n" + field.encode() + b":")
+    if not found:
+        if field == "Name":
+            return text[5 : text.index(b"\n")].decode(errors="replace").strip()
+        raise KeyError(field)
+    return rest[: rest.index(b"\n")].decode(errors="replace").strip()
 
 
 def stat_fields(pid: int) -> list[str]:

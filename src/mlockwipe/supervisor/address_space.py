@@ -22,6 +22,7 @@ from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range, RangeSet
 
 _LARGEST_STACK = 1 << 30
+_ONLY_RELEASING = frozenset(("munmap", "munlock", "munlockall", "madvise"))
 
 
 class Family:
@@ -222,8 +223,11 @@ class AddressSpace:
             "sl" in flags and vma.start < end and start < vma.end for vma, flags in mappings for start, end in parts
         )
 
-    def end(self, pending: Pending, result: int, save_area: SaveArea) -> None:
-        """The call has returned: settle what it released, or bring back what it did not."""
+    def end(self, pending: Pending, result: int, save_area: SaveArea) -> bool:
+        """The call has returned: settle what it released, or bring back what it did not.
+
+        Whether anything may have become sensitive, which the journal must have; what ceased to be so it may keep.
+        """
         call = pending.call
         if -4096 < result < 0 or (call.name == "brk" and result != call.arguments[0]):
             self._restore(pending)
@@ -231,6 +235,7 @@ class AddressSpace:
             self._settle(pending, result)
         for _, room in pending.saved:
             save_area.give_back(room)
+        return call.name not in _ONLY_RELEASING or result != 0
 
     def abandon(self, pending: Pending, save_area: SaveArea) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""

@@ -1,60 +1,81 @@
 # SPDX-License-Identifier: MIT
-"""Bursts of stops: whether to look for the next one at once instead of sleeping for it.
+"""Bursts of stops, in which the supervisor sleeps in waitid(2) itself.
 
-A program that unmaps in a loop stops again within microseconds. Being woken on another CPU takes longer than that
-(a tracer in C that does nothing: 36-52 us a stop across CPUs, 11-15 us on one), so in a burst the supervisor stays
-awake for the next stop. Where that fails, because both CPUs are busy or the burst is over, it tries more rarely.
+A program that unmaps in a loop stops again within microseconds, and being woken costs more than all that is done
+about a stop. The kernel wakes a tracer that sleeps in waitid as one that takes over the CPU from the task that has
+just stopped; one that sleeps in epoll for a SIGCHLD it wakes on another, idle CPU (Linux 6.18). But waitid hears
+nothing else, so a timer ends each such sleep after a millisecond at the latest, for a look at everything else.
 """
 
 import os
+import signal
 from time import monotonic_ns
 
-_SOON = 40_000  # ns
-_BURST = 8  # stops in quick succession
-_STEADY = 64  # hits after which an earlier failure is forgotten
-_SELDOM = 4096
+from mlockwipe.supervisor.inject import WALL
+
+_SOON = 300_000  # ns from one stop to the next
+_MANY = 8
+_TICK = 0.001  # seconds
+_ANYTHING = os.WSTOPPED | os.WEXITED | os.WNOWAIT | WALL
+_STOPPED = (os.CLD_TRAPPED, os.CLD_STOPPED)
+
+
+class _Tick(Exception):
+    """The timer has fired while we slept."""
 
 
 class Burst:
-    """When stops come, and how it went to wait for one awake."""
+    """Whether stops come thick and fast, and sleeping until the next while they do."""
 
-    __slots__ = ("_backoff", "_hits", "_last", "_quick", "awake")
+    __slots__ = ("_due", "_last", "_quick", "_seen", "_waiting", "on")
 
     def __init__(self) -> None:
-        self.awake = False
+        self.on = False
+        self._waiting = False
+        self._due = False
+        self._seen = False  # a stop since the last tick
         self._last = 0
         self._quick = 0
-        self._hits = 0
-        self._backoff = 32
-        if len(os.sched_getaffinity(0)) == 1:
-            self._quick = -(1 << 62)  # the program can't run while we look
+        signal.signal(signal.SIGALRM, self._on_tick)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
 
-    def handled(self) -> None:
-        """A stop has been handled."""
-        self._last = monotonic_ns()
+    def stop_handled(self) -> None:
+        now = monotonic_ns()
+        self._seen = True
+        if self.on:
+            return
+        self._quick = self._quick + 1 if now - self._last < _SOON else 0
+        self._last = now
+        if self._quick > _MANY:
+            self.on = True
+            signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
 
-    def came(self) -> None:
-        """A stop was there without waiting for it awake."""
-        if monotonic_ns() - self._last < _SOON:
-            self._quick += 1
-            if self._quick > _BURST:
-                self.awake = True
-                self._hits = 0
-        elif self._quick > 0:
+    def sleep(self) -> bool:
+        """Sleep until a child has stopped: True. False when it is time for everything else, an exit too."""
+        if self._due:
+            self._look_around()
+            return False
+        # The tick may come at any point from here on. What waitid has found is not lost then, for it is left there.
+        self._waiting = True
+        try:
+            found = os.waitid(os.P_ALL, 0, _ANYTHING)
+        except (_Tick, ChildProcessError):
+            self._waiting = False
+            self._look_around()
+            return False
+        self._waiting = False
+        return found is not None and found.si_code in _STOPPED
+
+    def _look_around(self) -> None:
+        self._due = False
+        if not self._seen:
+            self.on = False
             self._quick = 0
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        self._seen = False
 
-    def hit(self) -> None:
-        """A stop came while we waited awake."""
-        self._hits += 1
-        if self._hits == _STEADY:
-            self._hits = 0
-            self._backoff = 32
-
-    def still_soon(self) -> bool:
-        """Whether to look once more; when not, the burst is over."""
-        if monotonic_ns() - self._last < _SOON:
-            return True
-        self.awake = False
-        self._quick = -self._backoff
-        self._backoff = min(2 * self._backoff, _SELDOM)
-        return False
+    def _on_tick(self, *_: object) -> None:
+        if self._waiting:
+            self._waiting = False
+            raise _Tick
+        self._due = True

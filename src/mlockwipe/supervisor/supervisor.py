@@ -12,6 +12,7 @@ import select
 import signal
 import stat
 from collections import deque
+from time import monotonic_ns
 
 from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
@@ -36,8 +37,8 @@ _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
+_BRIEFLY = 150_000  # ns
 _MUNMAP = X86_64.numbers["munmap"]
-_NEVER_WAIT = frozenset(("munmap", "munlock", "brk", "madvise"))  # so their end can be awaited at once
 _ERESTARTSYS, _ERESTARTNOINTR = 512, 513
 _NOTIFIED_CALLS = ("mlock", "mlock2", "mlockall", "mmap", "prctl", "seccomp")
 _NOTIFIED = {
@@ -84,6 +85,7 @@ class Supervisor:
         self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
         self._burst = Burst()
+        self._single_cpu = len(os.sched_getaffinity(0)) == 1
         self._signals = signalfd.open_signalfd(SIGNALS)
         seccomp.wake_synchronously(listener)
 
@@ -98,7 +100,7 @@ class Supervisor:
         front = self._front.fileno()
         poll.register(front, select.EPOLLIN)
         while self._handle_children():
-            for fd, events in poll.poll():
+            for fd, events in poll.poll(0 if self._burst.on else -1):
                 if fd == self._signals:
                     self._forward_signals()
                 elif fd == self._listener:
@@ -118,7 +120,7 @@ class Supervisor:
             try:
                 while (stop := self._next_stop()) is not None:
                     self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
-                    self._burst.handled()
+                    self._burst.stop_handled()
             except ChildProcessError:
                 pass  # raised also when all children are zombies
             try:
@@ -137,17 +139,9 @@ class Supervisor:
                 self._program_has_ended(end.si_status, end.si_code)
 
     def _next_stop(self) -> os.waitid_result | None:
-        stop = os.waitid(os.P_ALL, 0, _STOPS)
-        burst = self._burst
-        if stop is not None:
-            burst.came()
-        elif burst.awake:
-            while burst.still_soon():
-                stop = os.waitid(os.P_ALL, 0, _STOPS)
-                if stop is not None:
-                    burst.hit()
-                    break
-        return stop
+        if self._burst.on and not self._burst.sleep():
+            return None
+        return os.waitid(os.P_ALL, 0, _STOPS)
 
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):
@@ -308,10 +302,23 @@ class Supervisor:
         elif space.ranges and self._begin(task, call):
             task.state = TaskState.IN_CALL
             ptrace.cont_to_syscall_stop(task.tid)
-            if call.name in _NEVER_WAIT:
-                self._on_stop(task.tid, await_stop(task.tid), os.CLD_TRAPPED)
+            self._await_briefly(task)
             return
         ptrace.cont(task.tid)
+
+    def _await_briefly(self, task: Task) -> None:
+        """Look for the stop at the end of a call that takes microseconds as a rule, instead of sleeping for it.
+
+        Not for longer: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
+        """
+        if self._single_cpu:
+            return
+        deadline = monotonic_ns() + _BRIEFLY
+        while monotonic_ns() < deadline:
+            stop = os.waitid(os.P_PID, task.tid, os.WSTOPPED | os.WNOHANG | WALL)
+            if stop is not None and stop.si_code == os.CLD_TRAPPED:
+                self._on_stop(task.tid, stop.si_status, stop.si_code)
+                return
 
     def _begin(self, task: Task, call: Call) -> bool:
         """Do what a call demands at its entry: False if its return is of no interest."""
@@ -322,8 +329,6 @@ class Supervisor:
         future = call.name in ("mmap", "munlockall") and task.space.future
         if not (pending.taken or pending.saved or pending.wiped_pages or growing or future):
             return False
-        if pending.taken:
-            task.space.record(self._journal)
         task.pending = pending
         return True
 
@@ -342,8 +347,8 @@ class Supervisor:
         pending, task.pending = task.pending, None
         if pending is not None:
             result = ptrace.get_registers(task.tid).result
-            task.space.end(pending, result, self._save_area)
-            task.space.record(self._journal)
+            if task.space.end(pending, result, self._save_area):
+                task.space.record(self._journal)
 
     def _clear_untraced(self, task: Task, call: Call) -> None:
         """A child made with CLONE_UNTRACED would have filter two and no tracer: every trapped call would fail."""
@@ -403,6 +408,9 @@ class Supervisor:
                 task.state = TaskState.NOTIFIED
                 # Asked for while the call waits, which is a killable wait by now, the stop comes when it is done.
                 ptrace.interrupt(task.tid)
+                seccomp.let_go_on(self._listener, notification)
+                self._await_briefly(task)
+                return
         seccomp.let_go_on(self._listener, notification)
 
     def _attach(self, tid: int) -> Task | None:
