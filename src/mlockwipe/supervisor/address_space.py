@@ -58,7 +58,7 @@ class AddressSpace:
         self.ranges = RangeSet()
         self.inherited = False  # whether `ranges` has inherited copies, which the kernel does not hold to be locked
         self.future = False  # mlockall(MCL_FUTURE): what is mapped from now on is locked
-        self.program_break = 0
+        self.program_break: int | None = None  # not known before the first brk(2) that was stopped
         self.stack_top = 0  # 0 when it is not known, for an undumpable process
         self.keeper: Keeper | None = None
         self.unprotected = False  # a keeper was refused: said once, not tried again
@@ -76,6 +76,16 @@ class AddressSpace:
     @property
     def memory_fd(self) -> int:
         return self.keeper.files.memory if self.keeper else -1
+
+    @property
+    def heap_end(self) -> int:
+        """The program break; at first to the page, from where the mapping of the heap ends."""
+        if self.keeper is None:
+            return 0
+        if self.program_break is None:
+            heap = (vma.end for vma in procfs.vmas(self.files.maps, 0, TASK_SIZE) if vma.name == "[heap]")
+            self.program_break = max(heap, default=0)
+        return self.program_break
 
     # -- keeping the journal ------------------------------------------------------------------------------------
 
@@ -140,7 +150,7 @@ class AddressSpace:
             lowest = vma.end
         return below if first == start else start
 
-    def inherit(self, ranges: RangeSet, program_break: int, stack_top: int) -> None:
+    def inherit(self, ranges: RangeSet, program_break: int | None, stack_top: int) -> None:
         """After a fork: what is sensitive in the parent is so in the child. Its MCL_FUTURE is not passed on."""
         self.inherited = True
         self.ranges = ranges.copy()
@@ -159,7 +169,7 @@ class AddressSpace:
         ranges = self.ranges
         return [
             part
-            for start, end in released(call, self.program_break, self.memory_fd, tid)
+            for start, end in released(call, self.heap_end if call.name == "brk" else 0, self.memory_fd, tid)
             for part in ranges.within(start, end)
         ]
 

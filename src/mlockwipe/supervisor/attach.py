@@ -8,13 +8,12 @@ from mlockwipe.linux import kcmp, procfs, ptrace
 from mlockwipe.supervisor.task import PROGRAM_OPTIONS
 
 
-def seize_sharing(tgid: int) -> list[tuple[int, int]]:
+def seize_sharing(tgid: int, parent: int) -> list[tuple[int, int]]:
     """Trace a process, and its parent if it shares its memory (after vfork): pairs of tid and tgid.
 
     PermissionError when the kernel refuses: another tracer, an undumpable process, Yama.
     """
     members = [(tid, tgid) for tid in seize(tgid)]
-    parent = int(procfs.status_field(tgid, "PPid"))
     with contextlib.suppress(OSError):
         if parent and kcmp.same_address_space(tgid, parent):
             members += [(tid, parent) for tid in seize(parent)]

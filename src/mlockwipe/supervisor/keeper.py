@@ -16,6 +16,7 @@ so they are made by a middle task that exits at once, which leaves them to the s
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import struct
@@ -23,6 +24,7 @@ from collections.abc import Iterator
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64, Abi
+from mlockwipe.linux.libc import function
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.supervisor.filters import OWN_PRCTL
 from mlockwipe.supervisor.inject import WALL, Injection, TaskGone
@@ -36,8 +38,10 @@ _AT_SYSINFO_EHDR = 33
 _FLAG_TSYNC = 1
 _CLONE_FS, _CLONE_FILES, _CLONE_PARENT = 0x200, 0x400, 0x8000
 _SECCOMP_SET_MODE_FILTER = 1
+_CAP_SYS_ADMIN = 1 << 21
 _LARGEST_READ = 0x7FFFF000  # read(2) transfers no more in one call
 
+_getcpu = function("sched_getcpu", ctypes.c_int)
 _vdso_offsets: dict[int, int] = {}
 
 
@@ -79,31 +83,32 @@ class Keeper:
         self.instruction = instruction
         self.files: Files
         self.worker: Injection
-        self.program_break = 0  # at the time of its creation
+        self.whole_process = False  # whether all threads of the process got the filter that came with the keeper
         self._zero_fd: int | None = None
 
     @classmethod
-    def create(cls, tid: int, like: "Keeper | None" = None) -> "Keeper":
-        """Make a keeper from a stopped task. `like` is the keeper of the parent, after a fork.
+    def create(
+        cls, tid: int, status: procfs.Status, filter_program: bytes | None, like: "Keeper | None" = None
+    ) -> "Keeper":
+        """Make a keeper from a stopped task, and add `filter_program` to its process as `add_filter` does.
 
-        TaskGone when the task dies meanwhile; OSError when the kernel refuses the tasks (RLIMIT_NPROC, a pids
-        cgroup) or the files.
+        `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
+        kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
         if like is not None:
             abi, instruction = like.abi, like.instruction
         else:
             abi, instruction = _system_call_instruction(tid)
-        with Injection(tid, abi, instruction) as program:
+        with _on_this_cpu(), Injection(tid, abi, instruction) as program:
             keeper = cls(_clone_aside(program), abi, instruction)
             try:
-                keeper.program_break = program.call("brk", 0)
-                keeper._settle()
+                keeper._settle(program, status, filter_program)
             except BaseException:
                 keeper.let_go()
                 raise
         return keeper
 
-    def _settle(self) -> None:
+    def _settle(self, program: Injection, status: procfs.Status, filter_program: bytes | None) -> None:
         with Injection(self.pid, self.abi, self.instruction) as task:
             task.call("close_range", 0, 0xFFFFFFFF, 0)
             task.call("setsid")
@@ -111,6 +116,8 @@ class Keeper:
             with self._scratch(task, NAME + b"\0/\0") as scratch:
                 task.call("prctl", PR_SET_NAME, scratch, 0, 0, 0)
                 task.call("chdir", scratch + len(NAME) + 1)
+                if filter_program is not None:
+                    self.whole_process = self._add_filter(program, status, filter_program, scratch)
             worker, _ = task.clone(_CLONE_PARENT | _CLONE_FILES | _CLONE_FS)
             self.worker = Injection(worker, self.abi, self.instruction).__enter__()
             task.point_at("pause")
@@ -142,28 +149,30 @@ class Keeper:
         finally:
             task.call("munmap", address, PAGE_SIZE)
 
-    def add_filter(self, tid: int, code: bytes) -> bool:
+    def add_filter(self, tid: int, status: procfs.Status, code: bytes) -> bool:
         """Add a filter to every thread of a stopped task's process at once, running ones too.
 
         False when only this thread has got it: SECCOMP_FILTER_FLAG_TSYNC is refused when the threads have different
         filters already.
         """
-        size = 16
         with (
             Injection(tid, self.abi, self.instruction) as program,
-            self._scratch(self.worker, bytes(size) + code) as scratch,
+            self._scratch(self.worker, b"") as scratch,
         ):
-            layout = "=HxxxxxxQ" if program.abi is X86_64 else "=HxxI8x"
-            os.pwrite(self.files.memory, struct.pack(layout, len(code) // 8, scratch + size), scratch)
-            if not _may_add_filters(program.tid):
-                program.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-            result = program.call("seccomp", _SECCOMP_SET_MODE_FILTER, _FLAG_TSYNC, scratch)
-            if result <= 0:
-                checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
-                return True
+            return self._add_filter(program, status, code, scratch)
+
+    def _add_filter(self, program: Injection, status: procfs.Status, code: bytes, scratch: int) -> bool:
+        layout = "=HxxxxxxQ" if program.abi is X86_64 else "=HxxI8x"
+        os.pwrite(self.files.memory, struct.pack(layout, len(code) // 8, scratch + 16) + code, scratch)
+        if status["NoNewPrivs"] == "0" and not int(status["CapEff"], 16) & _CAP_SYS_ADMIN:
+            program.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        result = program.call("seccomp", _SECCOMP_SET_MODE_FILTER, _FLAG_TSYNC, scratch)
+        if result > 0:  # the thread that has other filters
             result = program.call("seccomp", _SECCOMP_SET_MODE_FILTER, 0, scratch)
             checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
             return False
+        checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
+        return True
 
     def read_zeros(self, start: int, end: int) -> None:
         """Let the kernel clear [start, end), writable memory, by reading /dev/zero into it.
@@ -187,13 +196,29 @@ class Keeper:
         end_task(self.pid)
 
 
+@contextlib.contextmanager
+def _on_this_cpu() -> Iterator[None]:
+    """Stay on one CPU, with the tasks that are ours: waking one on another CPU takes longer than what it does."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {_getcpu()})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def _bring_here(pid: int) -> None:
+    os.sched_setaffinity(pid, os.sched_getaffinity(0))
+
+
 def _clone_aside(program: Injection) -> int:
     """A task that shares the program's memory and is no child of it, in its first stop."""
     middle, middle_there = program.clone()
+    _bring_here(middle)
     pid = 0
     try:
         with Injection(middle, program.abi, program.instruction) as between:
-            pid, _ = between.clone()
+            pid, _ = between.clone()  # inherits the CPU
         end_task(middle)
         program.call("wait4", middle_there, 0, WALL, 0)
     except BaseException:
@@ -224,14 +249,6 @@ def checked_result(result: int, attempted: str) -> int:
     if result < 0:
         raise OSError(-result, f"{attempted}: {os.strerror(-result)}")
     return result
-
-
-def _may_add_filters(tid: int) -> bool:
-    cap_sys_admin = 1 << 21
-    return (
-        procfs.status_field(tid, "NoNewPrivs") == "1"
-        or int(procfs.status_field(tid, "CapEff"), 16) & cap_sys_admin != 0
-    )
 
 
 def _system_call_instruction(tid: int) -> tuple[Abi, int]:

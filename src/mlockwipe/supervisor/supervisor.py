@@ -80,7 +80,7 @@ class Supervisor:
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
         self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
-        self._filter_two: bytes | None = None
+        self._filter_two = filter_two(unmap=options.unmap)
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
         self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
@@ -325,7 +325,7 @@ class Supervisor:
         pending = self._wiping(task, call)
         if pending is None:
             return False
-        growing = call.name == "brk" and call.arguments[0] > task.space.program_break
+        growing = call.name == "brk" and call.arguments[0] > task.space.heap_end
         future = call.name in ("mmap", "munlockall") and task.space.future
         if not (pending.taken or pending.saved or pending.wiped_pages or growing or future):
             return False
@@ -415,12 +415,13 @@ class Supervisor:
 
     def _attach(self, tid: int) -> Task | None:
         """Trace all tasks of a process, and of the process whose memory it borrows by vfork. None: refused."""
-        tgid = int(procfs.status_field(tid, "Tgid"))
+        status = procfs.Status(tid)
+        tgid = int(status["Tgid"])
         space = AddressSpace()
         try:
-            members = attach.seize_sharing(tgid)
+            members = attach.seize_sharing(tgid, int(status["PPid"]))
         except PermissionError:
-            tracer = procfs.status_field(tid, "TracerPid")
+            tracer = status["TracerPid"]
             self._not_protected(
                 tgid,
                 f"it is traced by process {tracer}" if tracer != "0" else "the kernel refuses ptrace of it",
@@ -447,42 +448,41 @@ class Supervisor:
         self._resume(task, status)
 
     def _protect(self, task: Task, like: Keeper | None = None) -> None:
-        """Give the address space of a stopped task its keeper."""
+        """Give the address space of a stopped task its keeper, and its process filter two."""
         space = task.space
         try:
-            if self._has_filters_of_its_own(task):
+            status = procfs.Status(task.tid)
+            if int(status["Seccomp_filters"]) > self._inherited_filters + (2 if task.filtered else 1):
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
-            space.keeper = Keeper.create(task.tid, like)
+            space.keeper = Keeper.create(task.tid, status, None if task.filtered else self._filter_two, like)
         except OSError as error:
             space.unprotected = True
             self._not_protected(task.tgid, str(error))
             return
+        if not task.filtered:
+            self._has_got_filter(task, whole_process=space.keeper.whole_process)
         self._keepers[space.keeper.pid] = space
         if like is None:
-            space.program_break = space.keeper.program_break
             space.stack_top = procfs.stack_top(task.tid)
         space.enter(self._journal, task.tgid)
         if self._guardian is not None:
             files = space.keeper.files
             self._guardian.send("keeper", space.keeper.pid, fds=(files.memory, files.pagemap, files.maps))
 
-    def _has_filters_of_its_own(self, task: Task) -> bool:
-        ours = self._inherited_filters + (2 if task.filtered else 1)
-        return int(procfs.status_field(task.tid, "Seccomp_filters")) > ours
-
     def _add_filter(self, task: Task) -> None:
         """Add filter two to the process of a stopped task, if it is not there."""
         keeper = task.space.keeper
         if task.filtered or keeper is None:
             return
-        if self._filter_two is None:
-            self._filter_two = filter_two(unmap=self._unmap)
         try:
-            whole_process = keeper.add_filter(task.tid, self._filter_two)
+            whole_process = keeper.add_filter(task.tid, procfs.Status(task.tid), self._filter_two)
         except OSError as error:
             task.space.unprotected = True
             self._not_protected(task.tgid, str(error))
             return
+        self._has_got_filter(task, whole_process=whole_process)
+
+    def _has_got_filter(self, task: Task, *, whole_process: bool) -> None:
         task.filtered = True
         if whole_process:
             for other in task.space.tids:
@@ -536,7 +536,7 @@ class Supervisor:
                     for start, end in source:
                         ranges.add(start, end)
                 space = AddressSpace(next(iter(families), None))
-                space.inherit(ranges, 0, stack_top)
+                space.inherit(ranges, None, stack_top)
                 self._welcome(Task(child, int(procfs.status_field(child, "Tgid")), space, True), None)
 
     def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
@@ -547,8 +547,6 @@ class Supervisor:
                 self._protect(task, parent_keeper)
                 if task.space.keeper is not None:
                     task.space.forget_unmapped()
-                    if not task.space.program_break:
-                        task.space.program_break = task.space.keeper.program_break
                     task.space.record(self._journal)
         finally:
             ptrace.cont(task.tid)
