@@ -61,12 +61,6 @@ def test_a_program_with_its_own_notification_listener_is_told_that_there_is_one(
     assert outcome.err.count("\n") == 1
 
 
-# A process 1 that is in the group of a dead process can never end, not even by SIGKILL: the kernel
-# (zap_pid_ns_processes) waits for that number to become free.
-process_1_hangs = pytest.mark.skip(reason="the front leaves processes behind that nobody can kill")
-
-
-@process_1_hangs
 @needs_unshare
 def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
     orphans = (
@@ -87,7 +81,6 @@ def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
         assert outcome.err == ""
 
 
-@process_1_hangs
 @needs_unshare
 def test_as_process_1_it_ends_with_the_shells_status_for_a_signal() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]

@@ -54,11 +54,20 @@ Notification = namedtuple("Notification", "id tid number audit_arch instruction_
 _received = bytearray(_NOTIFICATION.size)
 
 
+def _ioctl(listener: int, request: int, argument: bytes | bytearray) -> None:
+    while True:
+        try:
+            fcntl.ioctl(listener, request, argument)
+            return
+        except InterruptedError:
+            pass  # by a signal of our own: unlike os.read, fcntl.ioctl is not restarted by Python
+
+
 def receive(listener: int) -> Notification | None:
     """The next notification, or None when the task that asked is gone or was interrupted by a signal."""
     _received[:] = bytes(_NOTIFICATION.size)  # the kernel refuses a buffer that is not zero
     try:
-        fcntl.ioctl(listener, _RECV, _received)
+        _ioctl(listener, _RECV, _received)
     except FileNotFoundError:
         return None
     fields = _NOTIFICATION.unpack(_received)
@@ -68,7 +77,7 @@ def receive(listener: int) -> Notification | None:
 def is_pending(listener: int, notification: Notification) -> bool:
     """Whether the call still waits: as long as it does, its tid has not been given to another task."""
     try:
-        fcntl.ioctl(listener, _ID_VALID, struct.pack("=Q", notification.id))
+        _ioctl(listener, _ID_VALID, struct.pack("=Q", notification.id))
     except FileNotFoundError:
         return False
     return True
@@ -86,7 +95,7 @@ def refuse(listener: int, notification: Notification, error: int) -> None:
 
 def _answer(listener: int, response: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):  # the task was killed meanwhile
-        fcntl.ioctl(listener, _SEND, response)
+        _ioctl(listener, _SEND, response)
 
 
 def wake_synchronously(listener: int) -> None:

@@ -8,50 +8,55 @@ from mlockwipe.linux import kcmp, procfs, ptrace
 from mlockwipe.supervisor.task import PROGRAM_OPTIONS
 
 
-def seize_sharing(tgid: int, parent: int) -> list[tuple[int, int]]:
-    """Trace a process, and its parent if it shares its memory (after vfork): pairs of tid and tgid.
+class Seized:
+    """The tasks that are traced now, each with its process; and whether the kernel has refused one."""
 
-    PermissionError when the kernel refuses: another tracer, an undumpable process, Yama.
+    def __init__(self) -> None:
+        self.members: list[tuple[int, int]] = []
+        self.refused = False
+
+
+def seize_sharing(tgid: int, parent: int) -> Seized:
+    """Trace a process, and its parent if it shares its memory, after vfork.
+
+    Refused are tasks of another tracer, of an undumpable process, and by Yama.
     """
-    members = [(tid, tgid) for tid in seize(tgid)]
+    seized = Seized()
+    _seize_threads(tgid, seized)
     with contextlib.suppress(OSError):
         if parent and kcmp.same_address_space(tgid, parent):
-            members += [(tid, parent) for tid in seize(parent)]
-    return members
+            _seize_threads(parent, seized)
+    return seized
 
 
-def seize(tgid: int) -> list[int]:
-    """Trace every thread of a process and return their tids.
+def _seize_threads(tgid: int, seized: Seized) -> None:
+    """Trace every thread of a process.
 
     No thread is stopped: an interrupted epoll_wait(2) would return EINTR. A thread that is made meanwhile is
     traced from birth if its maker was traced, and is in the listing of the next pass if not: a pass that finds
     nothing new has found all.
     """
-    seized: set[int] = set()
-    passed: set[int] = set()
-    while new := [tid for tid in procfs.tasks(tgid) if tid not in seized and tid not in passed]:
+    seen: set[int] = set()
+    while new := [tid for tid in procfs.tasks(tgid) if tid not in seen]:
+        seen.update(new)
         for tid in new:
-            if _seize(tid):
-                seized.add(tid)
-            else:
-                passed.add(tid)
-    return sorted(seized)
+            try:
+                ptrace.seize(tid, PROGRAM_OPTIONS)
+                seized.members.append((tid, tgid))
+            except ProcessLookupError:
+                pass  # it has ended
+            except PermissionError:
+                seized.refused |= _is_refused(tid)
 
 
-def _seize(tid: int) -> bool:
+def _is_refused(tid: int) -> bool:
     try:
-        ptrace.seize(tid, PROGRAM_OPTIONS)
-    except ProcessLookupError:
+        status = procfs.Status(tid)
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    except PermissionError:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if procfs.stat_fields(tid)[0] in "ZX":
-                return False  # a thread, often the first, that has ended before the others
-            if int(procfs.status_field(tid, "TracerPid")) == os.getpid():
-                return False  # made by a thread of ours, and traced from birth
-            raise
-        return False
-    return True
+    # A zombie can't be traced: a thread, often the first, that has ended before the others. And one that was made
+    # by a thread of ours is traced from birth.
+    return status["State"][0] not in "ZX" and int(status["TracerPid"]) != os.getpid()
 
 
 def children(pid: int) -> list[int]:

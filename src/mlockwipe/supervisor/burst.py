@@ -56,14 +56,14 @@ class Burst:
             self._look_around()
             return False
         # The tick may come at any point from here on. What waitid has found is not lost then, for it is left there.
-        self._waiting = True
         try:
+            self._waiting = True
             found = os.waitid(os.P_ALL, 0, _ANYTHING)
+            self._waiting = False
         except (_Tick, ChildProcessError):
             self._waiting = False
             self._look_around()
             return False
-        self._waiting = False
         return found is not None and found.si_code in _STOPPED
 
     def _look_around(self) -> None:

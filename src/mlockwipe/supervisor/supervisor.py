@@ -8,13 +8,14 @@ the tables here change only between events.
 import contextlib
 import errno
 import os
+import resource
 import select
 import signal
 import stat
 from collections import deque
 from time import monotonic_ns
 
-from mlockwipe.linux import kcmp, procfs, ptrace, seccomp, signalfd
+from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
 from mlockwipe.supervisor import attach
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
@@ -31,7 +32,8 @@ from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report
 from mlockwipe.supervisor.task import Task, TaskState
 
-_STOPS = os.WSTOPPED | os.WCONTINUED | os.WNOHANG | WALL
+# Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
+_STOPS = os.WSTOPPED | os.WNOHANG | WALL
 _EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
 _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
@@ -73,6 +75,7 @@ class Supervisor:
         self._report = report
         self._program = program
         self._program_ended = False
+        self._program_stopped = False
         self._strict = options.strict
         self._unmap = options.unmap
         self._verbose = options.verbosity > 0
@@ -87,6 +90,10 @@ class Supervisor:
         self._burst = Burst()
         self._single_cpu = len(os.sched_getaffinity(0)) == 1
         self._signals = signalfd.open_signalfd(SIGNALS)
+        # each address space takes four descriptors
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        prctl.set_undumpable()
         seccomp.wake_synchronously(listener)
 
     # -- the loop -----------------------------------------------------------------------------------------------
@@ -130,6 +137,8 @@ class Supervisor:
             if end is None:
                 if self._newborn:
                     self._adopt_lost()
+                if self._program_stopped:
+                    self._look_for_continued()
                 return True
             if end.si_code not in _ENDS:
                 continue  # stops of a traced task are reported whether they were asked for or not
@@ -143,10 +152,16 @@ class Supervisor:
             return None
         return os.waitid(os.P_ALL, 0, _STOPS)
 
+    def _look_for_continued(self) -> None:
+        """The program was stopped: if it is not traced, has it been continued?"""
+        if self._program not in self._tasks and os.waitid(os.P_PID, self._program, os.WCONTINUED | os.WNOHANG):
+            self._tell_front_of_job_control(None)
+
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):
             if info.signal != signal.SIGCHLD and not self._program_ended:
-                os.kill(self._program, info.signal)
+                with contextlib.suppress(PermissionError):  # it has changed its user, as nobody but root could
+                    os.kill(self._program, info.signal)
 
     def _front_is_gone(self) -> None:
         self._front = None
@@ -155,6 +170,8 @@ class Supervisor:
 
     def _program_has_ended(self, status: int, code: int) -> None:
         self._program_ended = True
+        if self._program_stopped:
+            self._tell_front_of_job_control(None)  # it could not hear of the end
         exited = code == os.CLD_EXITED
         self._report.status = {"exit" if exited else "signal": status}
         if self._front_pid == 1:
@@ -203,8 +220,6 @@ class Supervisor:
         if task is None:
             self._on_stop_of_other(tid, status, code)
             return
-        if code == os.CLD_CONTINUED:
-            return
         try:
             event = status >> 8
             if event == ptrace.EVENT_SECCOMP:
@@ -235,10 +250,17 @@ class Supervisor:
             else:
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
+        elif code == os.CLD_TRAPPED and status >> 8 == ptrace.EVENT_EXEC:
+            # The first thread had ended before we traced the process; another has got its tid by exec.
+            with contextlib.suppress(ProcessLookupError):
+                former = self._tasks.get(ptrace.get_event_message(tid))
+                if former is not None:
+                    self._on_exec(Task(tid, former.tgid, former.space, former.filtered), former.tid)
+                ptrace.cont(tid)
         elif code == os.CLD_TRAPPED:
             self._newborn.add(tid)
-        elif tid == self._program and self._front is not None:
-            self._tell_front_of_job_control(status if code == os.CLD_STOPPED else None)
+        elif tid == self._program:
+            self._tell_front_of_job_control(status)
 
     def _resume(self, task: Task, status: int) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
@@ -264,6 +286,7 @@ class Supervisor:
 
     def _tell_front_of_job_control(self, stopped_by: int | None) -> None:
         """The program was stopped by a signal, or continued: so is the front, which the shell looks at."""
+        self._program_stopped = stopped_by is not None
         if self._front is None:
             return
         if stopped_by is not None:
@@ -294,12 +317,14 @@ class Supervisor:
                 return
         try:
             call = decode(audit_arch, number, arguments, space.memory_fd)
-        except KeyError:
+        except (KeyError, OSError):  # not ours, or arguments in memory that is not there
             ptrace.cont(task.tid)
             return
         if call.name in ("clone", "clone3"):
             self._clear_untraced(task, call)
-        elif space.ranges and self._begin(task, call):
+        elif not space.ranges:
+            space.program_break = None  # not followed while there is nothing to protect
+        elif self._begin(task, call):
             task.state = TaskState.IN_CALL
             ptrace.cont_to_syscall_stop(task.tid)
             self._await_briefly(task)
@@ -314,11 +339,13 @@ class Supervisor:
         if self._single_cpu:
             return
         deadline = monotonic_ns() + _BRIEFLY
-        while monotonic_ns() < deadline:
-            stop = os.waitid(os.P_PID, task.tid, os.WSTOPPED | os.WNOHANG | WALL)
-            if stop is not None and stop.si_code == os.CLD_TRAPPED:
-                self._on_stop(task.tid, stop.si_status, stop.si_code)
-                return
+        try:
+            while (stop := os.waitid(os.P_PID, task.tid, os.WSTOPPED | os.WNOHANG | WALL)) is None:
+                if monotonic_ns() > deadline:
+                    return
+        except ChildProcessError:  # it is dead
+            return
+        self._on_stop(task.tid, stop.si_status, stop.si_code)
 
     def _begin(self, task: Task, call: Call) -> bool:
         """Do what a call demands at its entry: False if its return is of no interest."""
@@ -347,8 +374,11 @@ class Supervisor:
         pending, task.pending = task.pending, None
         if pending is not None:
             result = ptrace.get_registers(task.tid).result
-            if task.space.end(pending, result, self._save_area):
-                task.space.record(self._journal)
+            try:
+                if task.space.end(pending, result, self._save_area):
+                    task.space.record(self._journal)
+            except OSError as error:
+                self._not_protected(task.tgid, f"what came of {pending.call.name} could not be found out: {error}")
 
     def _clear_untraced(self, task: Task, call: Call) -> None:
         """A child made with CLONE_UNTRACED would have filter two and no tracer: every trapped call would fail."""
@@ -391,6 +421,8 @@ class Supervisor:
             return
         if task is None:
             task = self._attach(tid)
+            if not seccomp.is_pending(self._listener, notification):
+                return  # it was killed, and the tid may be another's by now
         if task is None or task.space.unprotected:
             if self._strict and call.name in _LOCKS:
                 seccomp.refuse(self._listener, notification, errno.EPERM)
@@ -418,33 +450,37 @@ class Supervisor:
         status = procfs.Status(tid)
         tgid = int(status["Tgid"])
         space = AddressSpace()
-        try:
-            members = attach.seize_sharing(tgid, int(status["PPid"]))
-        except PermissionError:
+        seized = attach.seize_sharing(tgid, int(status["PPid"]))
+        for member, process in seized.members:
+            self._tasks[member] = Task(member, process, space)
+            space.tids.add(member)
+        if seized.refused:
+            space.unprotected = True
             tracer = status["TracerPid"]
             self._not_protected(
                 tgid,
                 f"it is traced by process {tracer}" if tracer != "0" else "the kernel refuses ptrace of it",
             )
-            return None
-        for member, process in members:
-            self._tasks[member] = Task(member, process, space)
-            space.tids.add(member)
-        self._report.attached += len({process for _, process in members})
-        return self._tasks[tid]
+        else:
+            self._report.attached += len({process for _, process in seized.members})
+        return self._tasks.get(tid)
 
     def _prepare(self, notification: seccomp.Notification, task: Task) -> None:
         """Stop the caller of a lock before it locks, prepare its process, and let it call again."""
         ptrace.interrupt(task.tid)
         seccomp.refuse(self._listener, notification, _ERESTARTNOINTR)
         status = await_stop(task.tid)
-        if task.space.keeper is None:
-            self._protect(task)
-        self._add_filter(task)
+        try:
+            if task.space.keeper is None:
+                self._protect(task)
+            self._add_filter(task)
+        except TaskGone:
+            pass  # if that was a helper task of ours, the next notification tries again
         for other in task.space.tids:
             if not self._tasks[other].filtered:
                 # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
-                ptrace.interrupt(other)
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace.interrupt(other)
         self._resume(task, status)
 
     def _protect(self, task: Task, like: Keeper | None = None) -> None:
@@ -455,6 +491,8 @@ class Supervisor:
             if int(status["Seccomp_filters"]) > self._inherited_filters + (2 if task.filtered else 1):
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             space.keeper = Keeper.create(task.tid, status, None if task.filtered else self._filter_two, like)
+        except _GONE:
+            raise TaskGone(task.tid) from None
         except OSError as error:
             space.unprotected = True
             self._not_protected(task.tgid, str(error))
@@ -476,6 +514,8 @@ class Supervisor:
             return
         try:
             whole_process = keeper.add_filter(task.tid, procfs.Status(task.tid), self._filter_two)
+        except _GONE:
+            raise TaskGone(task.tid) from None
         except OSError as error:
             task.space.unprotected = True
             self._not_protected(task.tgid, str(error))
