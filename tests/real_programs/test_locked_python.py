@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A Python with mlockall(MCL_CURRENT | MCL_FUTURE), subprocess, multiprocessing and threads."""
 
+import os
 import resource
 
 import pytest
@@ -12,8 +13,6 @@ from tests.real_programs.witnessed import run_before_witness
 @pytest.fixture(autouse=True)
 def _limit() -> None:
     limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-    import os
-
     if os.geteuid() != 0 and limit != resource.RLIM_INFINITY and limit < 512 << 20:
         pytest.skip(f"an interpreter can't lock itself within RLIMIT_MEMLOCK ({limit} bytes): raise it, or be root")
 

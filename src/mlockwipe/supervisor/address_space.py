@@ -323,8 +323,8 @@ class AddressSpace:
                     runs = list(wipe.sensitive_pages(self.files, self._final_ranges(unmap_trapped)))
                     pages = self._wipe(runs, dying=True)
             finally:
-                self.leave(journal)
                 self.keeper.let_go()
+                self.leave(journal)  # after that: a keeper that nobody knows of would stay for ever
                 self.keeper = None
         self.family.members -= 1
         return pages

@@ -59,7 +59,7 @@ def _is_refused(tid: int) -> bool:
     return status["State"][0] not in "ZX" and int(status["TracerPid"]) != os.getpid()
 
 
-def children(pid: int) -> list[int]:
-    """The children of a single-threaded process."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+def children(pid: int, tid: int | None = None) -> list[int]:
+    """The children that one thread of a process has made or inherited, the first thread if none is named."""
+    with open(f"/proc/{pid}/task/{tid or pid}/children", encoding="ascii") as file:
         return [int(child) for child in file.read().split()]

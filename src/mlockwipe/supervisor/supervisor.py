@@ -37,6 +37,7 @@ _STOPS = os.WSTOPPED | os.WNOHANG | WALL
 _EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
 _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
+_STOPS_FRONT = frozenset((signal.SIGTSTP, signal.SIGTTIN))  # the front leaves these alone
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _BRIEFLY = 150_000  # ns
@@ -285,14 +286,18 @@ class Supervisor:
             ptrace.cont(task.tid)
 
     def _tell_front_of_job_control(self, stopped_by: int | None) -> None:
-        """The program was stopped by a signal, or continued: so is the front, which the shell looks at."""
+        """The program was stopped by a signal, or continued: so is the front, which the shell looks at.
+
+        By signals from here, which arrive in their order; a front that stopped itself could do so too late.
+        """
+        again = self._program_stopped and stopped_by is not None  # a stop soon after a stop hides the news between
         self._program_stopped = stopped_by is not None
         if self._front is None:
             return
-        if stopped_by is not None:
-            self._front.send("stopped", stopped_by)
-        else:
+        if again or stopped_by is None:
             os.kill(self._front_pid, signal.SIGCONT)
+        if stopped_by is not None:
+            os.kill(self._front_pid, stopped_by if stopped_by in _STOPS_FRONT else signal.SIGSTOP)
 
     def _restart_lock(self, tid: int) -> None:
         """Keep a signal from turning a lock into EINTR.

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What the guardian does first when its supervisor was killed: wipe the memory that the keepers hold."""
+
+import contextlib
+import os
+import time
+
+from mlockwipe.linux import procfs, ptrace
+from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.attach import children
+from mlockwipe.supervisor.journal import Journal
+from mlockwipe.supervisor.keeper import NAME, Files, end_task
+from mlockwipe.supervisor.ranges import Range
+
+_PATIENCE = 10.0  # seconds for killed tasks to die
+_SIGKILL = 1 << 8  # in the masks of status
+_PF_EXITING = 4  # in the flags of stat
+_EVERYTHING: list[Range] = [(0, TASK_SIZE)]
+
+
+def recover(journal: Journal, files: dict[int, list[int]]) -> int:
+    """Wipe what the keepers among our children hold, and end them: the number of pages.
+
+    `files` has mem, pagemap and maps of the keepers that the supervisor had told of. One that is not in the journal
+    was being made when the supervisor died; of its program everything anonymous is wiped.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    quiet = 0
+    while quiet < 2 and time.monotonic() < deadline:  # twice: between two signs of its death a task shows none
+        quiet = 0 if _somebody_is_dying() else quiet + 1
+        time.sleep(0.001)
+    ranges = {keeper: listed for keeper, _, listed in journal.entries()}
+    pages = 0
+    for keeper in [child for child in children(os.getpid()) if _is_keeper(child)]:
+        # One after the other, each gone before the next: a page that two of them share is wiped with the last.
+        wipe.drain_page_batches()
+        with contextlib.suppress(OSError):
+            ptrace.seize(keeper, 0)  # some kernels let only a tracer write to protected memory
+        try:
+            opened = Files.of(*files[keeper]) if keeper in files else Files(keeper)
+        except OSError:
+            pass  # killed meanwhile; or undumpable, and nothing was locked yet
+        else:
+            with contextlib.suppress(OSError):
+                pages += wipe.clear_by_writing(opened, ranges.get(keeper, _EVERYTHING))
+            opened.close()
+        end_task(keeper)
+    return pages
+
+
+def _somebody_is_dying() -> bool:
+    """Whether a descendant has been killed and is not dead yet, or a keeper is still on its way back to sleep."""
+    for pid in _descendants(os.getpid()):
+        try:
+            status = procfs.Status(pid)
+            flags = int(procfs.stat_fields(pid)[6])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state = status["State"][0]
+        if state in "ZX":
+            continue
+        if flags & _PF_EXITING or (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _SIGKILL:
+            return True
+        if status["Name"] == NAME.decode() and state != "S":
+            return True  # for up to 12 ms after its tracer's death (Linux 6.18)
+    return False
+
+
+def _descendants(pid: int) -> list[int]:
+    found = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for tid in procfs.tasks(pid):
+            for child in children(pid, tid):
+                found += [child, *_descendants(child)]
+    return found
+
+
+def _is_keeper(pid: int) -> bool:
+    try:
+        status = procfs.Status(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status["Name"] == NAME.decode() and status["State"][0] not in "ZX"
