@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import mlockwipe
-from mlockwipe import cli
+from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
+from mlockwipe.supervisor.options import Options
 
 VERBS = ["run", "verify", "status", "completion"]
 
@@ -27,11 +30,8 @@ class Front(types.ModuleType):
         self.seen: list[dict[str, Any]] = []
         self.outcome = outcome
 
-    def Options(self, **options: Any) -> dict[str, Any]:
-        return options
-
-    def run(self, options: dict[str, Any]) -> int:
-        self.seen.append(options)
+    def run(self, options: Options) -> int:
+        self.seen.append(vars(options))
         return self.outcome if isinstance(self.outcome, int) else self.outcome()
 
 
@@ -101,6 +101,9 @@ def options(**changes: Any) -> dict[str, Any]:
         (["--report=r.json", "--", "ls"], options(report="r.json")),
         (["-q", "ls"], options(verbosity=-1)),
         (["-v", "ls"], options(verbosity=1)),
+        (["-vv", "ls"], options(verbosity=1)),
+        (["-q", "--quiet", "--strict", "--strict", "ls"], options(verbosity=-1, strict=True)),
+        (["-"], options(command=["-"])),
         (["ls", "-v", "--strict", "--report"], options(command=["ls", "-v", "--strict", "--report"])),
         (["ls", "--help"], options(command=["ls", "--help"])),
         (["sh", "-c", "x", "--", "y"], options(command=["sh", "-c", "x", "--", "y"])),
@@ -117,6 +120,36 @@ def test_run_hands_over_its_options_and_leaves_the_command_alone(
     assert front.seen == [expected]
 
 
+WORDS = [
+    "--",
+    "-",
+    "",
+    "ls",
+    "-q",
+    "--quiet",
+    "-v",
+    "-vq",
+    "--verbose",
+    "--strict",
+    "--stri",
+    "--no-unmap",
+    "--report",
+]
+WORDS += ["--report=", "--report=r", "--report=-", "--strict=1", "-1", "-x y", "--help", "r.json", "-qls", "--bogus"]
+
+
+@given(st.lists(st.sampled_from(WORDS), max_size=6))
+def test_plain_options_are_those_of_the_parser(words: list[str]) -> None:
+    plain = cli.plain_options(words)
+    if plain is not None:
+        assert vars(plain) == vars(verbs.run_options(verbs.VERBS["run"].parser("run").parse_args(words)))
+
+
+@pytest.mark.parametrize("words", [["ls"], ["-q", "--strict", "--no-unmap", "--report", "r", "--", "ls", "-v"]])
+def test_usual_options_are_plain(words: list[str]) -> None:
+    assert cli.plain_options(words) is not None
+
+
 @pytest.mark.parametrize("status", [0, 1, 2, 3, 126, 127, 137, 255])
 def test_run_ends_with_the_status_of_the_command(front: Front, status: int) -> None:
     front.outcome = status
@@ -129,10 +162,7 @@ def test_refused_is_a_sentence_with_status_125(capsys: pytest.CaptureFixture[str
 
     front.outcome = refuse
     assert cli.main(["run", "ls"]) == 125
-    assert (
-        capsys.readouterr().err
-        == "mlockwipe: seccomp is refused here: allow it in the container's profile\n"
-    )
+    assert capsys.readouterr().err == "mlockwipe: seccomp is refused here: allow it in the container's profile\n"
 
 
 def test_a_defect_of_ours_is_never_taken_for_the_status_of_the_command(
@@ -170,10 +200,10 @@ def test_help_describes_the_verb_and_has_an_example(capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_example_of_the_help_is_valid_usage(verb: str) -> None:
-    words = cli.VERBS[verb].example.split()
+    words = verbs.VERBS[verb].example.split()
     for mark in ("|", ">"):
         words = words[: words.index(mark)] if mark in words else words
-    cli.VERBS[verb].parser(verb).parse_args(words[2:])
+    verbs.VERBS[verb].parser(verb).parse_args(words[2:])
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,7 +212,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert all(f"\n  {verb} " in text for verb in VERBS)
-    assert list(cli.VERBS) == VERBS
+    assert list(verbs.VERBS) == VERBS
     assert "\nexample:\n" in text
 
 
@@ -242,9 +272,7 @@ def test_completion_is_bash(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_bash_completes(capsys: pytest.CaptureFixture[str], words: list[str], expected: set[str]) -> None:
     script = completion(capsys, "bash")
-    script += (
-        'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_mlockwipe; printf "%s\\n" "${COMPREPLY[@]}"\n'
-    )
+    script += 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _shtab_mlockwipe; printf "%s\\n" "${COMPREPLY[@]}"\n'
     done = subprocess.run(
         ["bash", "-s", "mlockwipe", *words], input=script, text=True, capture_output=True, check=True
     )
@@ -274,9 +302,7 @@ def mlockwipe_process(*arguments: str, **how: Any) -> "subprocess.CompletedProce
 
 
 def test_the_module_is_the_command() -> None:
-    assert (
-        mlockwipe_process("--version", capture_output=True).stdout == f"mlockwipe {mlockwipe.__version__}\n"
-    )
+    assert mlockwipe_process("--version", capture_output=True).stdout == f"mlockwipe {mlockwipe.__version__}\n"
     assert mlockwipe_process("fun", stderr=subprocess.DEVNULL).returncode == 2
 
 
@@ -296,30 +322,53 @@ def test_a_reader_that_has_seen_enough_gives_no_traceback() -> None:
 
 
 def test_a_full_disk_is_a_sentence_with_status_125() -> None:
-    with open("/dev/full", "w") as full:  # noqa: PTH123
+    with open("/dev/full", "w") as full:
         done = mlockwipe_process("status", stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 125
     assert done.stderr == "mlockwipe: writing to stdout failed: No space left on device\n"
 
 
-HEAVY = {"rich", "shtab", "json", "subprocess", "shutil", "typing", "dataclasses", "inspect", "pathlib"}
-
-
-def test_run_imports_nothing_heavy() -> None:
+def test_run_ends_without_the_end_of_the_interpreter_but_with_all_that_was_printed() -> None:
     script = """
-import sys, types
+import atexit, sys, types
+atexit.register(print, "at exit")
 front = types.ModuleType("mlockwipe.supervisor.front")
-front.Options = dict
-front.run = lambda options: 0
+front.run = lambda options: print("out", end="") or print("err", end="", file=sys.stderr) or 7
 sys.modules[front.__name__] = front
+from mlockwipe import cli
+sys.argv = ["mlockwipe", "run", "--", "true"]
+if "returns" in sys.orig_argv:
+    sys.exit(cli.main(sys.argv[1:]))
+cli.main()
+"""
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (7, "out", "err")
+    returned = subprocess.run([*command, "returns"], capture_output=True, text=True)
+    assert (returned.returncode, returned.stdout, returned.stderr) == (7, "outat exit\n", "err")
+
+
+# collections, enum and functools are what makes the others heavy
+HEAVY = {"rich", "shtab", "json", "subprocess", "shutil", "typing", "dataclasses", "inspect", "pathlib", "argparse"}
+HEAVY |= {"re", "contextlib", "signal", "socket", "collections", "enum", "functools"}
+
+
+def test_run_imports_nothing_heavy_until_the_program_is_started() -> None:
+    script = """
+import os, sys
 before = set(sys.modules)
 from mlockwipe import cli
-assert cli.main(["run", "--strict", "-q", "--", "true", "-x"]) == 0
-print(*(set(sys.modules) - before))
+from mlockwipe.supervisor import program
+
+def start(*_):
+    os.write(1, " ".join(set(sys.modules) - before).encode())
+    raise program.NotStarted(9, "it has told enough")
+
+program.start = start
+sys.exit(cli.main(["run", "--strict", "-q", "--", "true", "-x"]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={"COLUMNS": "80"}
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (9, "mlockwipe: it has told enough\n")
     imported = set(done.stdout.split())
-    assert "argparse" in imported
+    assert "mlockwipe.supervisor.front" in imported
     assert not imported & HEAVY

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The C library, loaded once, and the one way in which a failed call becomes an OSError."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 
@@ -16,7 +14,7 @@ libc = ctypes.PyDLL(None, use_errno=True)
 sleeping = ctypes.CDLL(None, use_errno=True)
 
 
-def fail(attempted: str, errno: int | None = None) -> NoReturn:
+def fail(attempted: str, errno: int | None = None) -> "NoReturn":
     """Raise the OSError of the last call (or of `errno`), saying what was attempted."""
     number = ctypes.get_errno() if errno is None else errno
     raise OSError(number, f"{attempted}: {os.strerror(number)}")
@@ -29,7 +27,7 @@ def checked(result: int, attempted: str) -> int:
     return result
 
 
-def function(name: str, restype: Any, *argtypes: Any, sleeps: bool = False) -> Any:
+def function(name: str, restype: "Any", *argtypes: "Any", sleeps: bool = False) -> "Any":
     """The function `name` of the C library with its types set."""
     bound = getattr(sleeping if sleeps else libc, name)
     bound.restype = restype

@@ -8,10 +8,13 @@ import, because it looks the library up by running ldconfig; every start of `mlo
 import ctypes
 import errno
 import os
-from collections.abc import Iterable
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux.libc import fail
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 RET_USER_NOTIF = 0x7FC00000
 RET_TRACE = 0x7FF00000
@@ -75,7 +78,7 @@ def _library() -> ctypes.PyDLL:
     return library
 
 
-def compile_filter(rules_by_arch: Iterable[tuple[tuple[int, ...], Iterable[Rule]]]) -> bytes:
+def compile_filter(rules_by_arch: "Iterable[tuple[tuple[int, ...], Iterable[Rule]]]") -> bytes:
     """One BPF program (an array of struct sock_filter) that allows every call but those of the rules.
 
     `rules_by_arch` pairs architectures with their rules; each architecture may stand once. The rules are kept

@@ -1,38 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""seccomp(2): installing a filter with a listener, and user notification (include/uapi/linux/seccomp.h)."""
+"""seccomp(2): the listener's side of user notification (include/uapi/linux/seccomp.h)."""
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import struct
 from collections import namedtuple
-
-from mlockwipe.linux.libc import fail, syscall
-
-_SYS_SECCOMP = 317
-_SET_MODE_FILTER = 1
-FLAG_TSYNC = 1 << 0
-FLAG_NEW_LISTENER = 1 << 3
-FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
-
-
-def install_with_listener(program: bytes) -> int:
-    """Install a filter in the calling thread and return its notification listener.
-
-    The waits of notified calls are killable only once a listener has received them (Linux 5.19): a signal can't
-    turn a lock into EINTR. Needs no_new_privs or CAP_SYS_ADMIN (EACCES); EBUSY: the process is under another
-    listener already; EINVAL: kernel older than 5.19.
-    """
-    code = ctypes.create_string_buffer(program, len(program))
-    descriptor = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
-    flags = FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV
-    buffer = ctypes.create_string_buffer(descriptor, len(descriptor))
-    fd: int = syscall(_SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.addressof(buffer), 0, 0, 0)
-    if fd == -1:
-        fail("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER)")
-    return fd
-
 
 # ioctls of the listener: SECCOMP_IOCTL_NOTIF_*, type '!'
 _RECV = 0xC0502100

@@ -4,10 +4,13 @@
 import ctypes
 import os
 import struct
-from collections import namedtuple
-from collections.abc import Iterable
 
 from mlockwipe.linux.libc import checked, function
+from mlockwipe.linux.signals import as_bits
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _CLOEXEC = 0o2000000
 _NONBLOCK = 0o4000
@@ -17,13 +20,20 @@ _signalfd = function("signalfd", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ct
 _INFO = struct.Struct("=IiiI112x")  # struct signalfd_siginfo: signo, errno, code, pid, ...
 
 
-# signal number, si_code, and the pid of who sent it
-SignalInfo = namedtuple("SignalInfo", "signal code sender")
+class SignalInfo:
+    """A signal's number, its si_code, and the pid of who sent it."""
+
+    __slots__ = ("code", "sender", "signal")
+
+    def __init__(self, signal: int, code: int, sender: int) -> None:
+        self.signal = signal
+        self.code = code
+        self.sender = sender
 
 
-def open_signalfd(signals: Iterable[int]) -> int:
+def open_signalfd(signals: "Iterable[int]") -> int:
     """A non-blocking descriptor for `signals`, which the caller has blocked."""
-    mask = ctypes.c_uint64(sum(1 << (number - 1) for number in signals))
+    mask = ctypes.c_uint64(as_bits(signals))
     # glibc's sigset_t is 128 bytes, of which signalfd reads the kernel's 8
     return checked(_signalfd(-1, ctypes.addressof(mask), _CLOEXEC | _NONBLOCK), "signalfd")
 

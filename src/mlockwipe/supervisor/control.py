@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Messages between front, guardian and supervisor, one a datagram of a sequenced-packet socket.
 
-To the front: `started PROGRAM SUPERVISOR`, `stopped SIGNAL`, `say TEXT`, `failed STATUS TEXT`, and last `exited CODE`
+To the front: `started PROGRAM SUPERVISOR`, `say TEXT`, `failed STATUS TEXT`, and last `exited CODE`
 or `killed SIGNAL`, after `ended` when no descendant is left either. To the guardian: `program PID`, `keeper PID`,
 `gone PID`. Descriptors travel beside them.
 """
 
 import os
-import socket
+
+from mlockwipe.linux import unix_socket
 
 _LARGEST = 1 << 16
 
@@ -15,22 +16,22 @@ _LARGEST = 1 << 16
 class Channel:
     """One end of a conversation."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self._socket = end
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
 
     @classmethod
     def pair(cls) -> tuple["Channel", "Channel"]:
-        first, second = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        first, second = unix_socket.socketpair()
         return cls(first), cls(second)
 
     def fileno(self) -> int:
-        return self._socket.fileno()
+        return self._fd
 
     def send(self, word: str, *values: object, fds: tuple[int, ...] = ()) -> bool:
         """False when the other end is gone."""
         message = " ".join((word, *map(str, values))).encode(errors="surrogateescape")[:_LARGEST]
         try:
-            socket.send_fds(self._socket, [message], fds)
+            unix_socket.send(self._fd, message, fds)
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
@@ -38,15 +39,13 @@ class Channel:
     def receive(self) -> tuple[str, str, list[int]] | None:
         """The next message: its word, the rest, and descriptors. None when the other end is gone."""
         try:
-            message, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 8)
+            message, fds = unix_socket.receive(self._fd, _LARGEST)
         except ConnectionResetError:
             return None
         if not message:
             return None
         word, _, rest = message.decode(errors="surrogateescape").partition(" ")
-        for fd in fds:
-            os.set_inheritable(fd, False)
         return word, rest, fds
 
     def close(self) -> None:
-        self._socket.close()
+        os.close(self._fd)

@@ -20,7 +20,7 @@ from mlockwipe.linux.libseccomp import (
     has_flag,
 )
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE
-from mlockwipe.linux.seccomp import FLAG_NEW_LISTENER
+from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER
 
 MAP_FIXED = 0x10
 MAP_LOCKED = 0x2000

@@ -3,27 +3,27 @@
 
 The program stays in the process group that the shell made, in the foreground if it was; the front moves into the
 group of the guardian. So what the terminal or `kill -- -PGID` sends reaches the program once and directly, and what
-reaches the front was meant for the program and is forwarded. When the program stops, the front stops itself, which
-is what the shell waits for.
+reaches the front was meant for the program and is forwarded. When the program stops, the supervisor stops the front,
+which is what the shell waits for.
 """
 
-import contextlib
 import os
 import select
-import signal
 
 from mlockwipe.errors import Refused
-from mlockwipe.linux import signalfd
+from mlockwipe.linux import signalfd, signals
 from mlockwipe.supervisor import guardian
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import filter_one
 from mlockwipe.supervisor.options import Options
+from mlockwipe.suppress import suppress
 
 __all__ = ["Options", "run"]
 
 _OLDEST_KERNEL = (5, 19)
 _CAP_SYS_PTRACE = 1 << 19
 _FAILED = 125
+_CAUGHT = signals.ALL - {signals.SIGKILL, *signals.STOPPING}  # the supervisor stops us when the program stops
 
 
 def run(options: Options) -> int:
@@ -37,28 +37,29 @@ def run(options: Options) -> int:
         _say(options, "an outer mlockwipe run protects this command already")
         os.execvp(options.command[0], options.command)
     code = filter_one()
-    every = set[int](signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
-    mask = set[int](signal.pthread_sigmask(signal.SIG_BLOCK, every))
+    mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
     ours, theirs = Channel.pair()
     pid = os.fork()
     if pid == 0:
         ours.close()
-        with guardian.tell_defects(theirs):
+        try:
             guardian.guard(options, code, mask, theirs)
+        except Exception:
+            guardian.tell_defect(theirs)
         os._exit(0)
     theirs.close()
-    return _Front(options, ours, pid, every).stand()
+    return _Front(options, ours, pid).stand()
 
 
 class _Front:
     """The wait for the program."""
 
-    def __init__(self, options: Options, channel: Channel, guard: int, signals: set[int]) -> None:
+    def __init__(self, options: Options, channel: Channel, guard: int) -> None:
         self._options = options
         self._channel = channel
         self._guardian = guard
         self._program: int | None = None  # a pidfd: its pid may be another's one day
-        self._signals = signalfd.open_signalfd(signals)
+        self._signals = signalfd.open_signalfd(_CAUGHT)
         self._own_senders: set[int] = {guard}
         self._apart = False
 
@@ -93,8 +94,6 @@ class _Front:
                 return int(rest)
             case "killed":
                 return _die_by(int(rest))
-            case "stopped":
-                _stop_by(int(rest))
             case "say":
                 _say(self._options, rest)
             case "failed":
@@ -106,55 +105,43 @@ class _Front:
     def _started(self, program: int) -> None:
         if self._program is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
+        with suppress(ProcessLookupError):
             self._program = os.pidfd_open(program)
         if os.getpid() != 1:
             # Process 1 would wait for ever at its end for the guardian's pid, its own group's number, to be free.
-            with contextlib.suppress(OSError):  # the leader of a session can't leave its group
+            with suppress(OSError):  # the leader of a session can't leave its group
                 os.setpgid(0, self._guardian)
                 self._apart = True
-        null = os.open("/dev/null", os.O_RDWR)
-        os.dup2(null, 0)
-        os.dup2(null, 1)
-        os.closerange(3, min(self._channel.fileno(), self._signals))
+        ours = (2, self._channel.fileno(), self._signals)
+        guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
 
     def _forward(self) -> None:
         for info in signalfd.read_signals(self._signals):
-            if info.signal == signal.SIGCHLD or info.sender in self._own_senders:
+            if info.signal == signals.SIGCHLD or info.sender in self._own_senders:
                 continue
             if info.code == signalfd.SI_KERNEL and not self._apart:
                 continue  # from the terminal, which has sent it to the program too
             if self._program is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    signal.pidfd_send_signal(self._program, info.signal)
-
-
-def _stop_by(number: int) -> None:
-    """Stop this process as the program was stopped; returns when it is continued."""
-    if number != signal.SIGSTOP:
-        signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
-    if number != signal.SIGSTOP:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [number])
+                with suppress(ProcessLookupError, PermissionError):
+                    signals.send_by_pidfd(self._program, info.signal)
 
 
 def _die_by(number: int) -> int:
     """End as the program did, by the same signal; if that does not end us (process 1), the shell's status for it."""
     import resource
 
-    with contextlib.suppress(OSError, ValueError):
+    with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its core dump if it had to
-        if number != signal.SIGKILL:
-            signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        if number != signals.SIGKILL:
+            signals.restore_default(number)
+            signals.change_mask(signals.SIG_UNBLOCK, [number])
         os.kill(os.getpid(), number)
     return 128 + number
 
 
 def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
 
 

@@ -6,19 +6,17 @@ memory. The guardian is the nearest subreaper then: it wipes what the journal na
 the supervisor for the processes that had never locked anything and so were not traced.
 """
 
-import contextlib
 import os
-import time
-from collections.abc import Iterator
+import resource
 
 from mlockwipe.linux import prctl
-from mlockwipe.supervisor import program
+from mlockwipe.supervisor import early_end, program
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.options import Options
+from mlockwipe.suppress import suppress
 
 _WALL = 0x40000000
-_PATIENCE = 10.0  # seconds for killed tasks to die
 
 
 class _Left:
@@ -52,15 +50,20 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
         ours.close()
         prctl.become_subreaper()
         prctl.set_name(b"mlockwipe-super")
-        with tell_defects(front):
+        try:
             _supervise(options, filter_one, signal_mask, front, front_pid, supervisors, journal, save_area)
             os._exit(0)
+        except Exception:
+            tell_defect(front)
         os._exit(1)
     supervisors.close()
     prctl.set_name(b"mlockwipe-guard")
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.setpgid(0, 0)  # a group for the front to move into
-    _let_go_of_shell(front, ours)
+    let_go_of_shell(front.fileno(), ours.fileno())
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
+    prctl.set_undumpable()
     left = _Left()
     while (message := ours.receive()) is not None:
         left.take(message)
@@ -70,20 +73,18 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     prctl.set_name(b"mlockwipe-super")
     front.send("say", "the supervisor was killed; its guardian wipes what it left and takes its place")
     save_area.clear()
-    pages = _recover(journal, left.files)
+    from mlockwipe.supervisor.recovery import recover
+
+    pages = recover(journal, left.files)
     journal.clear()
     _take_over(options, left, front, front_pid, journal, save_area, pages)
 
 
-@contextlib.contextmanager
-def tell_defects(front: Channel) -> Iterator[None]:
-    """Send the traceback of an unexpected exception to the front: stderr is not ours here."""
-    try:
-        yield
-    except Exception:
-        import traceback
+def tell_defect(front: Channel) -> None:
+    """Send the traceback of the exception that is handled to the front: stderr is not ours here."""
+    import traceback
 
-        front.send("say", f"this is a defect of mlockwipe, please report it:\n{traceback.format_exc()}")
+    front.send("say", f"this is a defect of mlockwipe, please report it:\n{traceback.format_exc()}")
 
 
 def _supervise(
@@ -107,10 +108,14 @@ def _supervise(
     front.send("started", pid, os.getpid())
     # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
     # kernel does not let the terminal stop it.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.setpgid(0, 0)
-    _let_go_of_shell(front, guardian, listener)
-    # Imported now, while the program starts: nothing of it is needed before a first lock.
+    let_go_of_shell(front.fileno(), guardian.fileno(), listener)
+    end = early_end.wait(pid, listener, front)
+    if end is not None:
+        early_end.report(end, options, front)
+        return
+    # Imported now, while the program runs: nothing of it is needed before a first lock.
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 
@@ -138,68 +143,14 @@ def _take_over(
     ).run()
 
 
-def _let_go_of_shell(*keep: Channel | int) -> None:
+def let_go_of_shell(*keep: int) -> None:
     """Give up what came from the shell: a pipe that the program closes must not stay open because of us."""
-    numbers = {end if isinstance(end, int) else end.fileno() for end in keep}
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
-        os.dup2(null, fd)
+        if fd not in keep:
+            os.dup2(null, fd)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in numbers:
-            with contextlib.suppress(OSError):  # the listing's own descriptor
+        if int(name) > 2 and int(name) not in keep:
+            with suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
     os.chdir("/")
-
-
-def _recover(journal: Journal, files: dict[int, list[int]]) -> int:
-    """Wipe the memory that the keepers in the journal hold, and end them: the number of pages."""
-    from mlockwipe.linux import ptrace
-    from mlockwipe.supervisor import wipe
-    from mlockwipe.supervisor.keeper import Files, end_task
-
-    wipe.drain_page_batches()
-    pages = 0
-    for keeper, process, ranges in journal.entries():
-        _await_death(process)
-        _await_sleep(keeper)
-        # kernels with proc_mem.force_override=ptrace let only a tracer write to memory that is protected
-        with contextlib.suppress(OSError):
-            ptrace.seize(keeper, 0)
-        try:
-            opened = Files.of(*files[keeper]) if keeper in files else Files(keeper)
-            pages += wipe.clear_by_writing(opened, ranges)
-            opened.close()
-        except OSError:
-            pass  # the keeper is gone too
-        end_task(keeper)
-    return pages
-
-
-def _await_death(process: int) -> None:
-    """Wait until a process that was killed is a zombie or gone: till then it may still write."""
-    from mlockwipe.linux import procfs
-
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            if procfs.stat_fields(process)[0] in "ZX":
-                return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(process, os.WNOHANG | _WALL)
-        time.sleep(0.0005)
-
-
-def _await_sleep(keeper: int) -> None:
-    """Wait until a keeper is back in its sleep: for up to 12 ms after its tracer's death it may be on its way."""
-    from mlockwipe.linux import procfs
-
-    deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            if procfs.stat_fields(keeper)[0] in "SZX":
-                return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        time.sleep(0.0005)

@@ -5,8 +5,6 @@ Both lie in memory that the supervisor shares with its parent, the guardian. Whe
 guardian finds here what is still to be wiped, and clears what was saved.
 """
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import struct
@@ -40,7 +38,7 @@ class Journal:
         self._memory = mmap.mmap(-1, _SLOTS * _SLOT_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         self._free = list(range(_SLOTS - 1, -1, -1))
 
-    def open(self, keeper: int, process: int, ranges: RangeSet) -> int | None:
+    def open(self, keeper: int, process: int, ranges: "RangeSet") -> int | None:
         """Take a slot, or None when all are taken."""
         if not self._free:
             return None
@@ -52,7 +50,7 @@ class Journal:
         struct.pack_into("=Q", self._memory, offset, keeper)  # last: this makes the slot count
         return slot
 
-    def write(self, slot: int, ranges: RangeSet) -> None:
+    def write(self, slot: int, ranges: "RangeSet") -> None:
         offset = slot * _SLOT_SIZE
         bank = 1 - self._memory[offset + _BANK_OFFSET]
         base = offset + 32 + bank * _BANK_SIZE
@@ -66,7 +64,7 @@ class Journal:
         struct.pack_into("=Q", self._memory, slot * _SLOT_SIZE, 0)
         self._free.append(slot)
 
-    def entries(self) -> list[tuple[int, int, list[Range]]]:
+    def entries(self) -> "list[tuple[int, int, list[Range]]]":
         """Every keeper with its process and its ranges."""
         found = []
         for slot in range(_SLOTS):

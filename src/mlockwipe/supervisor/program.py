@@ -3,9 +3,8 @@
 
 import errno
 import os
-import signal
 
-from mlockwipe.linux import prctl, ptrace, seccomp
+from mlockwipe.linux import prctl, ptrace, seccomp_filter, signals
 from mlockwipe.supervisor.control import Channel
 
 _WALL = 0x40000000
@@ -40,7 +39,7 @@ def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple
     try:
         return pid, _escort(pid, ours)
     except NotStarted:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signals.SIGKILL)
         os.waitpid(pid, _WALL)
         raise
     finally:
@@ -81,20 +80,20 @@ def _probe_ptrace(pid: int) -> None:
 def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
     """In the child. Does not return."""
     try:
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
-            signal.signal(number, signal.SIG_DFL)
+        for number in (signals.SIGPIPE, signals.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
+            signals.restore_default(number)
         channel.receive()
         try:
             if not _has_cap_sys_admin():
                 prctl.set_no_new_privileges()
-            listener = seccomp.install_with_listener(filter_one)
+            listener = seccomp_filter.install_with_listener(filter_one)
         except OSError as error:
             channel.send("failed", 125, _why_no_filter(error))
             os._exit(125)
         channel.send("listener", fds=(listener,))
         os.close(listener)
         channel.receive()
-        signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
+        signals.change_mask(signals.SIG_SETMASK, signal_mask)
         status, sentence = _execute(command)
         channel.send("failed", status, sentence)
     finally:

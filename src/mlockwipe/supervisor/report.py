@@ -3,7 +3,10 @@
 
 import os
 from collections import Counter
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 SCHEMA = 1
 
@@ -19,7 +22,7 @@ class Report:
         self.wiped: Counter[str] = Counter()
         self.unprotected: Counter[tuple[str, str]] = Counter()
 
-    def as_json(self, *, final: bool) -> dict[str, Any]:
+    def as_json(self, *, final: bool) -> "dict[str, Any]":
         return {
             "schema": SCHEMA,
             "command": self.command,

@@ -15,7 +15,7 @@ import stat
 from collections import deque
 from time import monotonic_ns
 
-from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd
+from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd, signals
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
 from mlockwipe.supervisor import attach
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
@@ -37,7 +37,6 @@ _STOPS = os.WSTOPPED | os.WNOHANG | WALL
 _EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
 _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
-_STOPS_FRONT = frozenset((signal.SIGTSTP, signal.SIGTTIN))  # the front leaves these alone
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _BRIEFLY = 150_000  # ns
@@ -297,7 +296,7 @@ class Supervisor:
         if again or stopped_by is None:
             os.kill(self._front_pid, signal.SIGCONT)
         if stopped_by is not None:
-            os.kill(self._front_pid, stopped_by if stopped_by in _STOPS_FRONT else signal.SIGSTOP)
+            os.kill(self._front_pid, stopped_by if stopped_by in signals.STOPPING else signal.SIGSTOP)
 
     def _restart_lock(self, tid: int) -> None:
         """Keep a signal from turning a lock into EINTR.

@@ -10,7 +10,10 @@ Source: arch/x86/entry/syscalls/syscall_{32,64}.tbl and arch/x86/include/asm/use
 """
 
 import ctypes
-from collections.abc import Mapping
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PAGE_SIZE = 4096
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
@@ -88,7 +91,7 @@ class Abi:
         audit_arch: int,
         instruction: bytes,
         arguments: tuple[str, ...],
-        numbers: Mapping[str, int],
+        numbers: "Mapping[str, int]",
         address_mask: int,
     ) -> None:
         self.audit_arch = audit_arch
@@ -168,7 +171,7 @@ I386 = Abi(
     address_mask=(1 << 32) - 1,
 )
 
-ABIS: Mapping[int, Abi] = {abi.audit_arch: abi for abi in (X86_64, I386)}
+ABIS: "Mapping[int, Abi]" = {abi.audit_arch: abi for abi in (X86_64, I386)}
 
 _NAMES = {abi.audit_arch: {number: name for name, number in abi.numbers.items()} for abi in ABIS.values()}
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+"""The end of a program that never needed its supervisor, which takes 20 ms to import: longer than many programs run.
+
+So the import waits for a few milliseconds. It begins when the program asks for something, and is left out when by
+then the program has ended and left nothing behind.
+"""
+
+import os
+import select
+
+from mlockwipe.supervisor.control import Channel
+from mlockwipe.supervisor.options import Options
+
+_PATIENCE = 5  # milliseconds by which the import is late for a program that runs on
+
+
+def wait(program: int, listener: int, front: Channel) -> os.waitid_result | None:
+    """How the program ended, if it did so in time and no descendant is left: it is reaped then. None otherwise."""
+    pidfd = os.pidfd_open(program)
+    poll = select.poll()
+    for fd in (pidfd, listener, front.fileno()):
+        poll.register(fd, select.POLLIN)
+    ready = dict(poll.poll(_PATIENCE))
+    if ready == {listener: select.POLLHUP}:  # the last task that has the filter is about to be dead (Linux 6.11)
+        poll.unregister(listener)
+        ready = dict(poll.poll(_PATIENCE))
+    os.close(pidfd)
+    # A descendant, or a notification of one, would be left to whoever supervises; so would the death of the front.
+    if pidfd not in ready or front.fileno() in ready or _children() != [program]:
+        return None
+    return os.waitid(os.P_PID, program, os.WEXITED)
+
+
+def report(end: os.waitid_result, options: Options, front: Channel) -> None:
+    """What the supervisor does when its last process has ended."""
+    exited = end.si_code == os.CLD_EXITED
+    if options.report is not None or options.verbosity > 0:
+        from mlockwipe.supervisor.report import Report
+
+        report = Report(options.command, options.report)
+        report.status = {"exit" if exited else "signal": end.si_status}
+        if options.verbosity > 0:
+            front.send("say", report.summary())
+        try:
+            report.write(final=True)
+        except OSError as error:
+            front.send("say", f"the report can't be written: {error}")
+    front.send("ended")
+    front.send("exited" if exited else "killed", end.si_status)
+
+
+def _children() -> list[int] | None:
+    """Ours, those that have ended included; None where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
+    try:
+        with open("/proc/thread-self/children", "rb") as file:
+            return [int(child) for child in file.read().split()]
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: MIT
+"""The verbs: parse, call, print; no logic.
+
+A verb is imported when it is called, and only its own parser is built. The whole tree of parsers exists for
+`mlockwipe --help` and for the shell completions.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from mlockwipe import __version__
+from mlockwipe.errors import Refused
+from mlockwipe.supervisor.options import Options
+
+USAGE = 2
+
+
+class _HelpFormatter(argparse.HelpFormatter):
+    """Width from the terminal by os alone: argparse asks shutil for it, at the first add_argument already,
+    and shutil loads bz2, lzma and zlib (5 ms). A text of several lines is kept as it is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=_columns() - 2)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
+def _columns() -> int:
+    try:
+        return max(40, int(os.environ["COLUMNS"]))
+    except (KeyError, ValueError):
+        pass
+    try:
+        return max(40, os.get_terminal_size(1).columns)
+    except OSError:  # not a terminal
+        return 100
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage and one sentence on stderr, status 2. Abbreviated options are not taken: they would change their
+    meaning with the next option we add."""
+
+    def __init__(self, prog: str, description: str, epilog: str, usage: str | None = None) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        print(f"{self.prog}: {message}; see '{self.prog} --help'", file=sys.stderr)
+        raise SystemExit(USAGE)
+
+
+class _Verb:
+    """A verb's texts, its arguments and what it calls."""
+
+    def __init__(
+        self,
+        summary: str,
+        description: str,
+        example: str,
+        arguments: Callable[[argparse.ArgumentParser], None],
+        call: Callable[[argparse.Namespace], int],
+        usage: str | None = None,
+    ) -> None:
+        self.summary = summary
+        self.description = description
+        self.example = example
+        self.arguments = arguments
+        self.call = call
+        self.usage = usage
+
+    def parser(self, name: str) -> _Parser:
+        parser = _Parser(f"mlockwipe {name}", self.description, f"example:\n{self.example}", self.usage)
+        self.arguments(parser)
+        return parser
+
+
+class _Stdout:
+    """What is printed within it arrives on stdout, or the reason why not is raised: Refused or
+    BrokenPipeError."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        try:
+            if error is None and sys.stdout is not None:  # None when the caller closed it
+                sys.stdout.flush()
+        except OSError as failed:
+            error = failed
+        if isinstance(error, OSError):
+            # The interpreter flushes stdout once more at its end, which must not fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            if isinstance(error, BrokenPipeError):
+                raise error
+            raise Refused(f"writing to stdout failed: {error.strerror}") from error
+
+
+def call(arguments: list[str]) -> int:
+    """Do what a command line asks for: its exit status. A mistake in it ends with a SystemExit."""
+    first = arguments[0] if arguments else ""
+    if first in VERBS:
+        verb = VERBS[first]
+        return verb.call(verb.parser(first).parse_args(arguments[1:]))
+    top = _top_parser()
+    if not first:
+        top.error(f"no verb given: it is one of {', '.join(VERBS)}")
+    if not first.startswith("-"):
+        top.error(f"there is no verb '{first}': it is one of {', '.join(VERBS)}")
+    top.parse_args(arguments[:1])  # prints and exits for --help and --version
+    return top.error(f"the verb comes first, not '{first}'")
+
+
+def _top_parser() -> _Parser:
+    verbs = "\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items())
+    parser = _Parser(
+        "mlockwipe",
+        "Zero a program's mlocked memory when it is released: munmap, exit, exec and SIGKILL included.",
+        f"verbs:\n{verbs}\n\nexample:\n  mlockwipe run -- gpg-agent --daemon",
+        usage="mlockwipe [--help] [--version] VERB ...",
+    )
+    parser.add_argument("--version", action="version", version=f"mlockwipe {__version__}")
+    return parser
+
+
+# run
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a lock with EPERM where its memory could not be wiped, instead of a warning",
+    )
+    parser.add_argument(
+        "--no-unmap",
+        action="store_true",
+        help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
+    )
+    parser.add_argument("--report", metavar="FILE.json", help="write there what was wiped and what could not be")
+    talk = parser.add_mutually_exclusive_group()
+    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed")
+    talk.add_argument("-v", "--verbose", action="store_true", help="say what is attached and wiped")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
+
+
+def run_options(arguments: argparse.Namespace) -> Options:
+    command: list[str] = arguments.command
+    if command[:1] == ["--"]:  # REMAINDER keeps it; a later one belongs to the command
+        del command[0]
+    if not command:
+        VERBS["run"].parser("run").error("no command given")
+    return Options(
+        command=command,
+        strict=arguments.strict,
+        unmap=not arguments.no_unmap,
+        report=arguments.report,
+        verbosity=arguments.verbose - arguments.quiet,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    options = run_options(arguments)
+
+    from mlockwipe.supervisor.front import run
+
+    return run(options)
+
+
+# verify
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--carrier",
+        action="append",
+        choices=["none", "supervisor"],
+        help="judge this carrier; may be given again (default: none and supervisor, side by side)",
+    )
+    parser.add_argument("--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'")
+    parser.add_argument("--all", action="store_true", help="a line for every case, not for every row of the contract")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the verdicts there, '-' for stdout instead of the table"
+    )
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mlockwipe.contract import as_expected, print_table
+    from mlockwipe.verify import ReportFile, as_document, matching, verify_here
+
+    cases = matching(arguments.case)
+    if not cases:
+        VERBS["verify"].parser("verify").error(f"no case matches '{arguments.case}'")
+    carriers = list(dict.fromkeys(arguments.carrier or ["none", "supervisor"]))
+    file = ReportFile(arguments.json) if arguments.json not in (None, "-") else None
+
+    results = verify_here(carriers, cases)
+    if file is not None:
+        file.write(as_document(results))
+    with _Stdout():
+        if arguments.json == "-":
+            print(as_document(results), end="")
+        else:
+            print_table(results, every_case=arguments.all)
+    return 0 if all(as_expected(name, run) for name, run in results.items()) else 1
+
+
+# completion
+
+
+def _completion_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], metavar="bash|zsh|tcsh")
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    # shtab follows argparse's own tree of subparsers; call() goes without it.
+    top = _top_parser()
+    subparsers = top.add_subparsers(metavar="VERB", parser_class=argparse.ArgumentParser)
+    for name, verb in VERBS.items():
+        verb.arguments(subparsers.add_parser(name, help=verb.summary))
+        for action in subparsers.choices[name]._actions:
+            if action.metavar in ("FILE", "FILE.json"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.metavar == "COMMAND":
+                action.complete = {  # type: ignore[attr-defined]
+                    "bash": "_mlockwipe_command",
+                    "zsh": "_normal",
+                    "tcsh": "c",
+                }
+    commands = '_mlockwipe_command() { compgen -c -A file -- "$1"; }' if arguments.shell == "bash" else ""
+    with _Stdout():
+        print(shtab.complete(top, arguments.shell, preamble=commands))
+    return 0
+
+
+# status
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON with a schema version instead of tables")
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from mlockwipe.status import inspect, to_json
+
+    status = inspect()
+    with _Stdout():
+        if arguments.json:
+            import json
+
+            print(json.dumps(to_json(status), indent=2))
+        else:
+            from mlockwipe.status.table import print_status
+
+            print_status(status)
+    return 0
+
+
+VERBS = {
+    "run": _Verb(
+        summary="run a program and wipe its locked memory whenever it is released",
+        description="Run COMMAND so that every page that it or a descendant has mlocked and not munlocked "
+        "is zeroed when it is released: by munmap, exit, exec or any death, SIGKILL included. The exit "
+        "status is the command's own; 125 when mlockwipe itself failed, 126 when COMMAND can't be "
+        "executed, 127 when it is not found.",
+        example="  mlockwipe run --report wiped.json -- gpg-agent --daemon",
+        arguments=_run_arguments,
+        call=_run,
+        usage="mlockwipe run [--strict] [--no-unmap] [--report FILE.json] [-q | -v] [--] COMMAND [ARG ...]",
+    ),
+    "verify": _Verb(
+        summary="run the contract's cases on this machine and show what is left behind",
+        description="Run every case of the contract and look at what the released pages really hold: "
+        "without a carrier they must leak, under the supervisor they must be zero, and what is to be left "
+        "alone must be whole. The exit status is 0 when every verdict is the expected one, else 1.",
+        example="  mlockwipe verify --carrier supervisor --case 'W7-*' --json verdicts.json",
+        arguments=_verify_arguments,
+        call=_verify,
+    ),
+    "status": _Verb(
+        summary="show what protects released secrets on this machine, and what doesn't",
+        description="Show what protects released secrets on this machine, what doesn't and what to do about "
+        "it, and which running processes hold locked memory and whether something will wipe it.",
+        example="  mlockwipe status --json | jq '.checks[] | select(.state == \"bad\")'",
+        arguments=_status_arguments,
+        call=_status,
+    ),
+    "completion": _Verb(
+        summary="print the completion script for a shell",
+        description="Print a script that completes mlockwipe's verbs and options in bash, zsh or tcsh.",
+        example="  mlockwipe completion bash > ~/.local/share/bash-completion/completions/mlockwipe",
+        arguments=_completion_arguments,
+        call=_completion,
+    ),
+}
