@@ -44,6 +44,18 @@ def test_a_full_journal_gives_no_slot() -> None:
     assert len(journal.entries()) == 1024
 
 
+def test_the_end_of_the_program_is_known_to_the_other_side() -> None:
+    journal = Journal()
+    assert journal.program_end() is None
+    child = os.fork()
+    if child == 0:
+        journal.note_end(0, os.CLD_EXITED)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert journal.program_end() == (0, os.CLD_EXITED)
+    assert journal.entries() == []
+
+
 def test_room_given_back_is_clear() -> None:
     area = SaveArea()
     first, second = area.take(4096), area.take(8192)

@@ -76,8 +76,9 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     from mlockwipe.supervisor.recovery import recover
 
     pages = recover(journal, left.files)
+    end = journal.program_end()
     journal.clear()
-    _take_over(options, left, front, front_pid, journal, save_area, pages)
+    _take_over(options, left, front, front_pid, journal, save_area, pages, end)
 
 
 def tell_defect(front: Channel) -> None:
@@ -131,6 +132,7 @@ def _take_over(
     journal: Journal,
     save_area: SaveArea,
     pages: int,
+    end: tuple[int, int] | None,
 ) -> None:
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
@@ -138,9 +140,12 @@ def _take_over(
     report = Report(options.command, options.report)
     report.wiped["death of the supervisor"] += pages
     front.send("started", left.program, os.getpid())
-    Supervisor(
+    supervisor = Supervisor(
         options, left.listener, front, None, journal, save_area, report, program=left.program, front_pid=front_pid
-    ).run()
+    )
+    if end is not None:
+        supervisor.program_has_ended(*end)
+    supervisor.run()
 
 
 def let_go_of_shell(*keep: int) -> None:

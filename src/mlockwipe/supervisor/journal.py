@@ -22,6 +22,7 @@ _BANK_SIZE = 2032  # two banks after a header of 32 bytes
 _BANK_RANGES = (_BANK_SIZE - 8) // 16
 _HEADER = struct.Struct("=QQB")  # keeper, process, current bank
 _BANK_OFFSET = 16
+_END = struct.Struct("=ii")  # of the program: status and si_code, which is never 0; behind the slots
 
 _MADV_DONTDUMP = 16
 _mlock = function("mlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
@@ -35,7 +36,7 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, _SLOTS * _SLOT_SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        self._memory = mmap.mmap(-1, _SLOTS * _SLOT_SIZE + _END.size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         self._free = list(range(_SLOTS - 1, -1, -1))
 
     def open(self, keeper: int, process: int, ranges: "RangeSet") -> int | None:
@@ -76,8 +77,17 @@ class Journal:
                 found.append((keeper, process, list(zip(bounds[::2], bounds[1::2], strict=True))))
         return found
 
+    def note_end(self, status: int, code: int) -> None:
+        """How the program has ended, before it is reaped, which can be done once only."""
+        _END.pack_into(self._memory, _SLOTS * _SLOT_SIZE, status, code)
+
+    def program_end(self) -> tuple[int, int] | None:
+        """Status and si_code of the program's end, if it has ended."""
+        status, code = _END.unpack_from(self._memory, _SLOTS * _SLOT_SIZE)
+        return (status, code) if code else None
+
     def clear(self) -> None:
-        """Forget every entry: the guardian has dealt with them."""
+        """Forget everything: the guardian has dealt with it."""
         self._memory[:] = bytes(len(self._memory))
         self._free = list(range(_SLOTS - 1, -1, -1))
 

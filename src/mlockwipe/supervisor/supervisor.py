@@ -143,9 +143,11 @@ class Supervisor:
             if end.si_code not in _ENDS:
                 continue  # stops of a traced task are reported whether they were asked for or not
             self._on_exit(end.si_pid, end.si_status, end.si_code)
+            if end.si_pid == self._program:
+                self._journal.note_end(end.si_status, end.si_code)
             os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
             if end.si_pid == self._program:
-                self._program_has_ended(end.si_status, end.si_code)
+                self.program_has_ended(end.si_status, end.si_code)
 
     def _next_stop(self) -> os.waitid_result | None:
         if self._burst.on and not self._burst.sleep():
@@ -168,7 +170,10 @@ class Supervisor:
         if not self._program_ended:
             os.kill(self._program, signal.SIGKILL)  # whoever killed the front meant the program
 
-    def _program_has_ended(self, status: int, code: int) -> None:
+    def program_has_ended(self, status: int, code: int) -> None:
+        """The command is dead and reaped: tell the front, which may go."""
+        if self._program_ended:
+            return
         self._program_ended = True
         if self._program_stopped:
             self._tell_front_of_job_control(None)  # it could not hear of the end
