@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,7 @@ from tests.running import MLOCKWIPE, Marked
 from tests.supervisor.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
 
 SCHEMA = 1
+WIDTH = 110  # of the table, where the terminal has less or there is none
 THREADS = (1, 4)
 LOAD = "attach-under-load"
 LATEST = 0.003  # seconds from the start of a situation to the death of the supervisor
@@ -44,7 +46,7 @@ class Amount:
 
 
 FULL = Amount(way=1000, race=5000, load=200, death=100)
-SHORT = Amount(way=40, race=200, load=40, death=5)
+SHORT = Amount(way=40, race=200, load=20, death=5)
 
 
 @dataclass
@@ -130,7 +132,7 @@ def _batches(amount: Amount) -> Iterator[Batch]:
             if threads >= least_threads and (way != LOAD or threads == max(THREADS)):
                 yield Batch(way, threads, trials, functools.partial(_run_way, way, threads))
     for situation in SITUATIONS:
-        name = f"supervisor-killed-as-it-{situation.doing}"
+        name = f"supervisor-killed:{situation.doing}"
         yield Batch(name, situation.threads, amount.death, functools.partial(_run_deaths, situation))
 
 
@@ -216,7 +218,7 @@ def _trouble(situation: Situation, trial: Trial, supervised: bool) -> str | None
 
 def table(rows: Sequence[Row]) -> Table:
     """The rows to look at. A row that is not good is red."""
-    table = Table(title="mlockwipe soak", caption="bare: trials that leaked of the negative control's")
+    table = Table(box=box.SIMPLE_HEAD, caption="bare: how many trials of the negative control leaked")
     table.add_column("what", no_wrap=True)
     for name in ("threads", "trials", "dirty pages", "hangs", "wrong", "left over", "killed", "bare", "seconds"):
         table.add_column(name, justify="right")
@@ -263,14 +265,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def tell(row: Row) -> None:
         verdict = "good" if row.good else "NOT GOOD"
-        errors.print(f"{row.name}, {row.threads} threads: {row.seconds:.1f} s, {verdict}", markup=False)
+        errors.print(f"{row.name} ({row.threads}): {row.seconds:.1f} s, {verdict}", markup=False)
         for line in [] if row.good else [*row.supervised.said, *row.control.said]:
             errors.print(f"  {line}", markup=False)
 
     rows = soak(SHORT if options.short else FULL, only=options.only, rounds=options.rounds, done=tell)
     if not rows:
         parser.error(f"nothing has a name like {options.only}")
-    Console().print(table(rows))
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDTH)
+    console.print(table(rows))
     if options.json:
         options.json.write_text(json.dumps(as_json(rows), indent=2) + "\n")
     return 0 if all(row.good for row in rows) else 1

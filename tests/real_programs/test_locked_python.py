@@ -1,20 +1,12 @@
 # SPDX-License-Identifier: MIT
 """A Python with mlockall(MCL_CURRENT | MCL_FUTURE), subprocess, multiprocessing and threads."""
 
-import os
-import resource
-
 import pytest
 
 from mlockwipe.contract.witness import Pages
 from tests.real_programs.witnessed import run_before_witness
 
-
-@pytest.fixture(autouse=True)
-def _limit() -> None:
-    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
-    if os.geteuid() != 0 and limit != resource.RLIM_INFINITY and limit < 512 << 20:
-        pytest.skip(f"an interpreter can't lock itself within RLIMIT_MEMLOCK ({limit} bytes): raise it, or be root")
+pytestmark = pytest.mark.usefixtures("room_to_lock")
 
 
 def test_a_locked_interpreter_works_as_bare_and_is_wiped() -> None:

@@ -92,8 +92,9 @@ def _trial(situation: Situation, prefix: list[str], number: int, target: str | N
                 pass_fds=fds,
             )
             os.close(told)
+            # Looked for in time: the search takes longer than many a situation.
+            supervisors = [process.pid] if target is None else _await_named(marked, target, ready)
             _await_readable(ready)
-            supervisors = [process.pid] if target is None else marked.named(target)
             _spin(delay)
             for pid in supervisors:
                 _kill(pid)
@@ -111,6 +112,13 @@ def _trial(situation: Situation, prefix: list[str], number: int, target: str | N
         marked.kill()
         os.close(ready)
     return Trial(process.returncode, pages.total, pages.dirty, hung, left_over, err.decode(errors="replace"))
+
+
+def _await_named(marked: Marked, name: str, ready: int) -> list[int]:
+    """The processes of that name, as soon as there are any; at the latest when the program is ready."""
+    while not (found := marked.named(name)) and not select.select([ready], [], [], 0)[0]:
+        pass
+    return found or marked.named(name)
 
 
 def _await_readable(fd: int) -> None:

@@ -226,9 +226,12 @@ def process_mrelease(program: Program) -> None:
     shows=False,
 )
 def stop_and_continue(program: Program) -> None:
+    seen = Signal()
+
     def body() -> None:
         program.secret()
         os.kill(os.getpid(), signal.SIGSTOP)
+        seen.wait()  # a parent that is late would see the end only
         os._exit(7)
 
     pid = program.fork(body)
@@ -236,6 +239,7 @@ def stop_and_continue(program: Program) -> None:
     program.check("stopped", (os.WIFSTOPPED(status), os.WSTOPSIG(status)), (True, signal.SIGSTOP))
     os.kill(pid, signal.SIGCONT)
     program.check("continued", os.WIFCONTINUED(os.waitpid(pid, os.WCONTINUED)[1]), True)
+    seen.give()
     program.check("exited", os.waitpid(pid, 0)[1], 7 << 8)
 
 
