@@ -28,10 +28,10 @@ from tests.running import MLOCKWIPE, Marked
 from tests.supervisor.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
 
 SCHEMA = 1
-WIDTH = 110  # of the table, where the terminal has less or there is none
+WIDTH = 120  # of the table, where the terminal has less or there is none
 THREADS = (1, 4)
 LOAD = "attach-under-load"
-LATEST = 0.003  # seconds from the start of a situation to the death of the supervisor
+EARLIEST, LATEST = 0.00001, 0.005  # seconds from the start of a situation to the death of the supervisor
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ def _run_deaths(situation: Situation, trials: int, supervised: bool) -> Counts:
     counts = Counts()
     for number in range(trials):
         if supervised:
-            trial = kill_supervisor(situation, number, delay=random.uniform(0, LATEST))
+            delay = EARLIEST * (LATEST / EARLIEST) ** random.random()  # as often within 0.1 ms as after 0.5 ms
+            trial = kill_supervisor(situation, number, delay=delay)
         else:
             trial = kill_victim(situation, number)
         trouble = _trouble(situation, trial, supervised)
