@@ -28,7 +28,7 @@ from tests.running import MLOCKWIPE, Marked
 from tests.supervisor.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
 
 SCHEMA = 1
-WIDTH = 120  # of the table, where the terminal has less or there is none
+WIDTH = 130  # of the table, where the terminal has less or there is none
 THREADS = (1, 4)
 LOAD = "attach-under-load"
 EARLIEST, LATEST = 0.00001, 0.005  # seconds from the start of a situation to the death of the supervisor

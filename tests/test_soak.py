@@ -15,7 +15,7 @@ def test_nothing_is_left_in_any_way_to_die_and_everything_is_bare() -> None:
     rows = soak(SHORT)
     assert [row for row in rows if not row.good] == []
     assert {row.name.partition(":")[0] for row in rows} >= {"return", "kill-racing-exec", "supervisor-killed"}
-    assert sum(row.supervised.trials for row in rows) > 3500
+    assert sum(row.supervised.trials for row in rows) > 3000
 
 
 def test_rounds_are_counted_together() -> None:

@@ -1,26 +1,42 @@
 # SPDX-License-Identifier: MIT
 """The end of a program that never needed its supervisor, which takes 20 ms to import: longer than many programs run.
 
-So the import waits for a few milliseconds. It begins when the program asks for something, and is left out when by
-then the program has ended and left nothing behind.
+So the import waits for a few milliseconds, and then goes piece by piece. It is done at once when the program asks for
+something, and left off when by then the program has ended and left nothing behind.
 """
 
 import os
 import select
 
 from mlockwipe.supervisor.control import Channel
+from mlockwipe.supervisor.journal import Journal
 from mlockwipe.supervisor.options import Options
 
 _PATIENCE = 5  # milliseconds by which the import is late for a program that runs on
+_PIECES = (  # of the supervisor, by what takes 2 to 5 ms
+    "contextlib",
+    "signal",
+    "mlockwipe.linux.procfs",
+    "mlockwipe.supervisor.address_space",
+    "mlockwipe.supervisor.supervisor",
+)
 
 
-def wait(program: int, listener: int, front: Channel) -> os.waitid_result | None:
-    """How the program ended, if it did so in time and no descendant is left: it is reaped then. None otherwise."""
+def wait(program: int, listener: int, front: Channel, journal: Journal) -> os.waitid_result | None:
+    """How the program ended, if it did so in time and no descendant is left: it is reaped then.
+
+    None otherwise. The supervisor may have been imported in part by then.
+    """
     pidfd = os.pidfd_open(program)
     poll = select.poll()
     for fd in (pidfd, listener, front.fileno()):
         poll.register(fd, select.POLLIN)
     ready = dict(poll.poll(_PATIENCE))
+    for piece in _PIECES:
+        if ready:
+            break
+        __import__(piece)
+        ready = dict(poll.poll(0))
     if ready == {listener: select.POLLHUP}:  # the last task that has the filter is about to be dead (Linux 6.11)
         poll.unregister(listener)
         ready = dict(poll.poll(_PATIENCE))
@@ -28,6 +44,9 @@ def wait(program: int, listener: int, front: Channel) -> os.waitid_result | None
     # A descendant, or a notification of one, would be left to whoever supervises; so would the death of the front.
     if pidfd not in ready or front.fileno() in ready or _children() != [program]:
         return None
+    end = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+    assert end is not None
+    journal.note_end(end.si_status, end.si_code)  # for the guardian, should we be killed now
     return os.waitid(os.P_PID, program, os.WEXITED)
 
 

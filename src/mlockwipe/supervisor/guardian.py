@@ -7,7 +7,6 @@ the supervisor for the processes that had never locked anything and so were not 
 """
 
 import os
-import resource
 
 from mlockwipe.linux import prctl
 from mlockwipe.supervisor import early_end, program
@@ -61,6 +60,8 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     with suppress(OSError):
         os.setpgid(0, 0)  # a group for the front to move into
     let_go_of_shell(front.fileno(), ours.fileno())
+    import resource  # here, while the supervisor starts the program
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
     prctl.set_undumpable()
@@ -112,7 +113,7 @@ def _supervise(
     with suppress(OSError):
         os.setpgid(0, 0)
     let_go_of_shell(front.fileno(), guardian.fileno(), listener)
-    end = early_end.wait(pid, listener, front)
+    end = early_end.wait(pid, listener, front, journal)
     if end is not None:
         early_end.report(end, options, front)
         return
