@@ -60,7 +60,7 @@ def terminal() -> Iterator[Terminal]:
         try:
             user = Terminal(fd, processes)
             user.until(_PROMPT)
-            user.run("stty -echo; set -o notify")
+            user.run("stty -echo")
             yield user
         finally:
             os.kill(pid, signal.SIGKILL)
