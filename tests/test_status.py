@@ -43,10 +43,8 @@ SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 SOUND = {
     "proc/sys/kernel/osrelease": "6.12.3-amd64\n",
     "proc/cmdline": "BOOT_IMAGE=/vmlinuz root=/dev/sda1 quiet init_on_free=1\n",
-    "boot/config-6.12.3-amd64": "# CONFIG_INIT_ON_FREE_DEFAULT_ON is not "
-    "set\nCONFIG_INIT_ON_ALLOC_DEFAULT_ON=y\n",
-    "proc/sys/kernel/seccomp/actions_avail": "kill_process kill_thread trap errno user_notif trace log "
-    "allow\n",
+    "boot/config-6.12.3-amd64": "# CONFIG_INIT_ON_FREE_DEFAULT_ON is not set\nCONFIG_INIT_ON_ALLOC_DEFAULT_ON=y\n",
+    "proc/sys/kernel/seccomp/actions_avail": "kill_process kill_thread trap errno user_notif trace log allow\n",
     "proc/sys/kernel/yama/ptrace_scope": "1\n",
     "proc/sys/kernel/core_pattern": "core\n",
     "proc/sys/vm/compact_unevictable_allowed": "0\n",
@@ -92,9 +90,7 @@ class Tree:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
-    def process(
-        self, pid: int, name: str, *, locked: int | None = 0, tracer: int = 0, command: str = ""
-    ) -> None:
+    def process(self, pid: int, name: str, *, locked: int | None = 0, tracer: int = 0, command: str = "") -> None:
         lock = "" if locked is None else f"VmLck:\t{locked:8} kB\n"
         self.write(f"proc/{pid}/status", f"Name:\t{name}\nTracerPid:\t{tracer}\nUid:\t0\t0\t0\t0\n{lock}")
         self.write(f"proc/{pid}/cmdline", command)
@@ -114,9 +110,7 @@ def look(machine: Machine, name: str) -> Check:
 def test_a_sound_machine_has_nothing_to_be_done(tree: Tree) -> None:
     checks = run_checks(tree.machine())
     assert [check.name for check in checks] == list(CHECKS)
-    assert {check.name: check.state for check in checks if check.state != "good"} == {
-        "init_on_alloc": "info"
-    }
+    assert {check.name: check.state for check in checks if check.state != "good"} == {"init_on_alloc": "info"}
 
 
 ZRAM = SWAPS + "/dev/zram0                              partition\t2097148\t\t0\t\t100\n"
@@ -377,9 +371,7 @@ def test_init_on_free_covers_too(tree: Tree) -> None:
 
 def test_a_process_cannot_write_to_the_terminal_by_its_name(tree: Tree) -> None:
     machine = tree.machine({OPTION: None, "proc/cmdline": "quiet\n"})
-    tree.process(
-        21, "x", locked=64, command="\x1b]0;title\x07[red]\0\udcff".encode(errors="replace").decode()
-    )
+    tree.process(21, "x", locked=64, command="\x1b]0;title\x07[red]\0\udcff".encode(errors="replace").decode())
     output = io.StringIO()
     print_status(inspect(machine), Console(file=output, width=200, force_terminal=False))
     text = output.getvalue()
@@ -464,9 +456,7 @@ def test_kernel_boolean(text: str | None, value: bool | None) -> None:
     st.lists(
         st.builds(
             Swap,
-            path=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Z"]), min_size=1).map(
-                "/".__add__
-            ),
+            path=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Z"]), min_size=1).map("/".__add__),
             kind=st.sampled_from(["partition", "file"]),
             kib=st.integers(0, 2**40),
         )
