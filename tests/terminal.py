@@ -60,7 +60,8 @@ def terminal() -> Iterator[Terminal]:
         try:
             user = Terminal(fd, processes)
             user.until(_PROMPT)
-            user.run("stty -echo")
+            # noflsh: at a Ctrl-C the kernel signals and then throws output away, even what a handler has written
+            user.run("stty -echo noflsh")
             yield user
         finally:
             os.kill(pid, signal.SIGKILL)

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`mlockwipe run` in an interactive shell: Ctrl-C, Ctrl-Z, fg, bg, jobs."""
 
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,21 +86,23 @@ def test_bg_continues_it_and_it_stops_when_it_reads_the_terminal(user: Terminal,
     while "Stopped" not in user.run("jobs"):  # by SIGTTIN; the shell tells only when it is asked
         pass
     user.type("fg\n")
-    user.until("SIGCONT 2\r\n")
     user.type("end\n")
     user.until("=prompt=")
     assert user.run("echo status $?").strip() == "status 5"
 
 
-def test_it_can_be_killed_while_it_is_stopped(user: Terminal, command: str) -> None:
-    user.type(f"{command}\n")
-    user.until("ready\r\n")
-    user.type(CTRL_Z)
-    user.until("=prompt=")
-    assert "Stopped" in user.run("jobs")
-    user.run("kill -9 %1")
-    while user.run("jobs").strip():  # until the shell has noticed that its job is gone
-        pass
+@pytest.mark.parametrize("source", ["", LOCK], ids=["never-locks", "locks"])
+def test_it_can_be_killed_while_it_is_stopped(source: str) -> None:
+    """Without a terminal: the group is stopped and killed, and the one who waits for the front sees both."""
+    program = f"{source}print('ready', flush=True)\nimport signal\nwhile True: signal.pause()"
+    command = [MLOCKWIPE, "run", "--", sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as front:
+        assert front.stdout is not None
+        front.stdout.readline()
+        os.killpg(front.pid, signal.SIGSTOP)
+        assert os.waitid(os.P_PID, front.pid, os.WSTOPPED).si_status == signal.SIGSTOP  # type: ignore[union-attr]
+        os.killpg(front.pid, signal.SIGKILL)
+        assert front.wait() == -signal.SIGKILL
 
 
 def test_it_is_in_a_pipeline_of_the_shell(user: Terminal, command: str) -> None:
