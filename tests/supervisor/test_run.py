@@ -292,3 +292,9 @@ def test_a_run_within_a_run_says_so_and_works(locks: bool) -> None:
     assert (outcome.status, outcome.out) == (5, "works\n")
     assert outcome.err == "mlockwipe: an outer mlockwipe run protects this command already\n"
     assert outcome.report["processes_attached"] == int(locks)
+
+
+def test_a_nested_run_of_no_command_is_127() -> None:
+    outcome = run_supervised([MLOCKWIPE, "run", "--", "no-such-command"])
+    assert outcome.status == 127
+    assert outcome.err.endswith("mlockwipe: no-such-command: command not found\n")

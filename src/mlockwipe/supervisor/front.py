@@ -12,7 +12,7 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
-from mlockwipe.supervisor import guardian
+from mlockwipe.supervisor import guardian, program
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import filter_one
 from mlockwipe.supervisor.options import Options
@@ -35,7 +35,9 @@ def run(options: Options) -> int:
     _check_report(options)
     if _is_supervised():
         _say(options, "an outer mlockwipe run protects this command already")
-        os.execvp(options.command[0], options.command)
+        status, sentence = program.execute(options.command)
+        _say(options, sentence, always=True)
+        return status
     code = filter_one()
     mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
     ours, theirs = Channel.pair()
@@ -84,9 +86,9 @@ class _Front:
     def _on_message(self, word: str, rest: str) -> int | None:
         match word:
             case "started":
-                program, supervisor = map(int, rest.split())
+                pid, supervisor = map(int, rest.split())
                 self._own_senders.add(supervisor)
-                self._started(program)
+                self._started(pid)
             case "ended":
                 # no descendant is left: the report is final, and no zombie of ours stays for whoever reaps here
                 os.waitpid(self._guardian, 0)
@@ -102,11 +104,11 @@ class _Front:
                 return int(status)
         return None
 
-    def _started(self, program: int) -> None:
+    def _started(self, pid: int) -> None:
         if self._program is not None:
             return
         with suppress(ProcessLookupError):
-            self._program = os.pidfd_open(program)
+            self._program = os.pidfd_open(pid)
         if os.getpid() != 1:
             # Process 1 would wait for ever at its end for the guardian's pid, its own group's number, to be free.
             with suppress(OSError):  # the leader of a session can't leave its group

@@ -80,8 +80,6 @@ def _probe_ptrace(pid: int) -> None:
 def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
     """In the child. Does not return."""
     try:
-        for number in (signals.SIGPIPE, signals.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
-            signals.restore_default(number)
         channel.receive()
         try:
             if not _has_cap_sys_admin():
@@ -94,13 +92,16 @@ def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channe
         os.close(listener)
         channel.receive()
         signals.change_mask(signals.SIG_SETMASK, signal_mask)
-        status, sentence = _execute(command)
+        status, sentence = execute(command)
         channel.send("failed", status, sentence)
     finally:
         os._exit(125)
 
 
-def _execute(command: list[str]) -> tuple[int, str]:
+def execute(command: list[str]) -> tuple[int, str]:
+    """Become a command, with the dispositions that it would have had; if that fails, the status and a sentence."""
+    for number in (signals.SIGPIPE, signals.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
+        signals.restore_default(number)
     name = command[0]
     try:
         os.execvp(name, command)
