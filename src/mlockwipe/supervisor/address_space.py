@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 
 from mlockwipe.linux import procfs
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
+from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.calls import (
     MCL_CURRENT,
@@ -344,7 +344,3 @@ class AddressSpace:
         # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
         locked = wipe.locked_ranges(self.keeper.files)
         return [part for start, end in locked for part in self.ranges.within(start, end)]
-
-    @property
-    def pages(self) -> int:
-        return sum(end - start for start, end in self.ranges) // PAGE_SIZE

@@ -125,5 +125,5 @@ class SaveArea:
         self._top = max((start + length for start, length in self._taken.items()), default=0)
 
     def clear(self) -> None:
-        """Clear it all: its owner died. Pages that were never written are not touched."""
+        """Clear it all: its owner died."""
         self._memory[:] = bytes(self.SIZE)

@@ -43,7 +43,8 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
             pass  # killed meanwhile; or undumpable, and nothing was locked yet
         else:
             with contextlib.suppress(OSError):
-                pages += wipe.clear_by_writing(opened, ranges.get(keeper, _EVERYTHING))
+                runs = wipe.sensitive_pages(opened, ranges.get(keeper, _EVERYTHING))
+                pages += wipe.clear_by_writing(opened, [run for _, run in runs])
             opened.close()
         end_task(keeper)
     return pages

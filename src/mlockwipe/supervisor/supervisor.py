@@ -250,11 +250,11 @@ class Supervisor:
         keeper = self._keepers.get(tid)
         if keeper is not None:
             assert keeper.keeper is not None
-            if status >> 8 == ptrace.EVENT_EXIT:
-                pass  # somebody killed it: there it stays, and holds the memory, until let go
-            else:
+            # In its exit stop, killed by somebody, it stays and holds the memory. SIGSTOP can't be blocked, but a
+            # keeper has nothing to stop.
+            if status >> 8 != ptrace.EVENT_EXIT:
                 with contextlib.suppress(ProcessLookupError):
-                    ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
+                    ptrace.cont(tid)
         elif code == os.CLD_TRAPPED and status >> 8 == ptrace.EVENT_EXEC:
             # The first thread had ended before we traced the process; another has got its tid by exec.
             with contextlib.suppress(ProcessLookupError):

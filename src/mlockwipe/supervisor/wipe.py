@@ -91,23 +91,20 @@ def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool) -> int:
     """
     large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
     done: set[Range] = set()
-    if large:
-        with contextlib.suppress(TaskGone):
-            for vma, run in large:
-                if _read_zeros(keeper, vma, run):
-                    done.add(run)
-    for _, run in runs:
-        if run not in done:
-            _write_zeros(keeper.files, run)
-    return sum((end - start) // PAGE_SIZE for _, (start, end) in runs)
+    with contextlib.suppress(TaskGone):
+        for vma, run in large:
+            if _read_zeros(keeper, vma, run):
+                done.add(run)
+    return sum((end - start) // PAGE_SIZE for start, end in done) + clear_by_writing(
+        keeper.files, [run for _, run in runs if run not in done]
+    )
 
 
-def clear_by_writing(files: Files, ranges: Iterable[Range]) -> int:
-    """As `clear`, of memory whose keeper is not ours to use: the number of pages."""
-    runs = list(sensitive_pages(files, ranges))
-    for _, run in runs:
+def clear_by_writing(files: Files, runs: Sequence[Range]) -> int:
+    """As `clear`, through /proc/PID/mem alone: the number of pages."""
+    for run in runs:
         _write_zeros(files, run)
-    return sum((end - start) // PAGE_SIZE for _, (start, end) in runs)
+    return sum((end - start) // PAGE_SIZE for start, end in runs)
 
 
 def _read_zeros(keeper: Keeper, vma: procfs.Vma, run: Range) -> bool:
