@@ -27,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "start": processes.start,
     "attach": calls.attach,
     "mlock": calls.mlock,
+    "lock-cycle": calls.lock_cycle,
     "munmap-unlocked": calls.munmap_unlocked,
     "munmap-spaced": calls.munmap_spaced,
     "munmap-locked": calls.munmap_locked,

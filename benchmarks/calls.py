@@ -75,6 +75,16 @@ def mlock(run: Runner) -> list[Figure]:
     return _against_null_tracer(run, "mlock", "mlock once attached", "mlock", program, str(_COUNT), goal=1.0)
 
 
+def lock_cycle(run: Runner) -> list[Figure]:
+    command = run.program("cycle"), str(_COUNT)
+    rounds = Rounds.interleave(
+        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
+    )
+    values = [value / 1000 for value in rounds.of("mlockwipe", "cycle")]
+    what = "mmap, mlock, munlock and munmap of a page"
+    return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"))]
+
+
 def attach(run: Runner) -> list[Figure]:
     command = run.program("first_lock"), str(_ATTACHED)
     rounds = Rounds.interleave(

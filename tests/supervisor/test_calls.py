@@ -55,7 +55,7 @@ def test_a_lock_covers_every_page_that_it_touches() -> None:
 
 def test_an_i386_call_has_32_bit_arguments() -> None:
     call = decode(I386.audit_arch, 91, (0xFFFFFFFF_00010000, PAGE_SIZE, 0, 0, 0, 0), -1)
-    assert call == Call("munmap", (AT, PAGE_SIZE, 0, 0, 0, 0))
+    assert (call.name, call.arguments) == ("munmap", (AT, PAGE_SIZE, 0, 0, 0, 0))
 
 
 def test_the_same_number_is_another_call_in_another_abi() -> None:
@@ -75,11 +75,12 @@ def test_the_old_i386_mmap_is_read_from_memory() -> None:
         call = decode(I386.audit_arch, 90, (64, 0, 0, 0, 0, 0), fd)
     finally:
         os.close(fd)
-    assert call == Call("mmap", (AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0))
+    assert (call.name, call.arguments) == ("mmap", (AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0))
 
 
 def test_shmat_of_i386_is_unfolded_from_ipc() -> None:
-    assert decode(I386.audit_arch, 117, (21, 7, 0o40000, 0, AT, 0), -1) == Call("shmat", (7, AT, 0o40000))
+    call = decode(I386.audit_arch, 117, (21, 7, 0o40000, 0, AT, 0), -1)
+    assert (call.name, call.arguments) == ("shmat", (7, AT, 0o40000))
     with pytest.raises(KeyError):
         decode(I386.audit_arch, 117, (22, 0, 0, 0, 0, 0), -1)  # SHMDT
 

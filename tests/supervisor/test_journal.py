@@ -12,33 +12,33 @@ def test_a_child_process_sees_what_was_written_after_the_fork() -> None:
     journal = Journal()
     child = os.fork()
     if child == 0:
-        slot = journal.open(42, 41, RangeSet([(0x1000, 0x3000)]))
+        slot = journal.open(42, RangeSet([(0x1000, 0x3000)]))
         assert slot is not None
         journal.write(slot, RangeSet([(0x1000, 0x2000), (0x5000, 0x6000)]))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    assert journal.entries() == [(42, 41, [(0x1000, 0x2000), (0x5000, 0x6000)])]
+    assert journal.entries() == {42: [(0x1000, 0x2000), (0x5000, 0x6000)]}
 
 
 def test_a_closed_slot_is_gone_and_used_again() -> None:
     journal = Journal()
-    first = journal.open(1, 1, RangeSet())
+    first = journal.open(1, RangeSet())
     assert first is not None
     journal.close(first)
-    assert journal.entries() == []
-    assert journal.open(2, 2, RangeSet([(0, 0x1000)])) == first
-    assert journal.entries() == [(2, 2, [(0, 0x1000)])]
+    assert journal.entries() == {}
+    assert journal.open(2, RangeSet([(0, 0x1000)])) == first
+    assert journal.entries() == {2: [(0, 0x1000)]}
 
 
 def test_more_ranges_than_a_slot_holds_become_the_whole_address_space() -> None:
     journal = Journal()
-    journal.open(7, 7, RangeSet((2 * page << 12, (2 * page + 1) << 12) for page in range(1, 1000)))
-    assert journal.entries() == [(7, 7, [(0, TASK_SIZE)])]
+    journal.open(7, RangeSet((2 * page << 12, (2 * page + 1) << 12) for page in range(1, 1000)))
+    assert journal.entries() == {7: [(0, TASK_SIZE)]}
 
 
 def test_a_full_journal_gives_no_slot() -> None:
     journal = Journal()
-    slots = [journal.open(pid, pid, RangeSet()) for pid in range(1, 1030)]
+    slots = [journal.open(pid, RangeSet()) for pid in range(1, 1030)]
     assert slots[0] is not None
     assert slots[-1] is None
     assert len(journal.entries()) == 1024
@@ -53,7 +53,7 @@ def test_the_end_of_the_program_is_known_to_the_other_side() -> None:
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     assert journal.program_end() == (0, os.CLD_EXITED)
-    assert journal.entries() == []
+    assert journal.entries() == {}
 
 
 def test_room_given_back_is_clear() -> None:

@@ -11,23 +11,28 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 
 
-class Vma(NamedTuple):
-    """One line of maps: [start, end) in bytes, protection, whether MAP_SHARED, and what is mapped."""
+class Vma:
+    """One line of maps: [start, end) in bytes, whether writable, whether MAP_SHARED, and what is mapped.
 
-    start: int
-    end: int
-    readable: bool
-    writable: bool
-    executable: bool
-    shared: bool
-    offset: int
-    inode: int
-    name: str
+    No NamedTuple, because typing takes longer to import than all else that the supervisor needs of Python.
+    """
+
+    __slots__ = ("end", "inode", "name", "offset", "shared", "start", "writable")
+
+    def __init__(
+        self, start: int, end: int, writable: bool, shared: bool, offset: int, inode: int, name: str
+    ) -> None:
+        self.start = start
+        self.end = end
+        self.writable = writable
+        self.shared = shared
+        self.offset = offset
+        self.inode = inode
+        self.name = name
 
 
 # struct procmap_query of include/uapi/linux/fs.h (Linux 6.11): size, flags, address, then the answer: start, end,
@@ -35,7 +40,7 @@ class Vma(NamedTuple):
 _QUERY = struct.Struct("=9Q4I2Q")
 _PROCMAP_QUERY = 0xC0686611
 _COVERING_OR_NEXT = 0x10
-_READABLE, _WRITABLE, _EXECUTABLE, _SHARED = 1, 2, 4, 8
+_WRITABLE, _SHARED = 2, 8
 _name = ctypes.create_string_buffer(4096)
 _name_address = ctypes.addressof(_name)
 _has_procmap_query = True
@@ -74,17 +79,7 @@ def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
         if low >= end:
             return
         name = ctypes.string_at(_name_address, name_size - 1).decode(errors="surrogateescape") if name_size else ""
-        yield Vma(
-            low,
-            high,
-            bool(flags & _READABLE),
-            bool(flags & _WRITABLE),
-            bool(flags & _EXECUTABLE),
-            bool(flags & _SHARED),
-            offset,
-            inode,
-            name,
-        )
+        yield Vma(low, high, flags & _WRITABLE != 0, flags & _SHARED != 0, offset, inode, name)
         start = high
 
 
@@ -101,9 +96,7 @@ def _parse_line(line: str) -> Vma:
     return Vma(
         int(low, 16),
         int(high, 16),
-        mode[0] == "r",
         mode[1] == "w",
-        mode[2] == "x",
         mode[3] == "s",
         int(fields[2], 16),
         int(fields[4]),

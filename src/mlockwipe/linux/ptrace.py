@@ -41,6 +41,7 @@ EVENT_SECCOMP = 7
 EVENT_STOP = 128
 
 SYSCALL_STOP = 0x80 | 5  # SIGTRAP | 0x80, with O_TRACESYSGOOD
+SECCOMP_STOP = EVENT_SECCOMP << 8 | 5
 
 _ptrace = function("ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """An address space under supervision: who uses it, what in it is sensitive, and its keeper."""
 
+import contextlib
 import os
 from collections.abc import Iterable
 
@@ -39,15 +40,19 @@ class Family:
 
 
 class Pending:
-    """A call that is under way: what was taken out of the sensitive set, and the content wiped for it."""
+    """A call that is under way: what was taken out of the sensitive set, and the content wiped for it.
 
-    __slots__ = ("call", "saved", "taken", "wiped_pages")
+    `failure`: why not all was wiped that should have been.
+    """
+
+    __slots__ = ("call", "failure", "saved", "taken", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.taken: list[Range] = []
         self.saved: list[tuple[int, memoryview]] = []
         self.wiped_pages = 0
+        self.failure: OSError | None = None
 
 
 class AddressSpace:
@@ -56,6 +61,8 @@ class AddressSpace:
     def __init__(self, family: Family | None = None) -> None:
         self.tids: set[int] = set()
         self.ranges = RangeSet()
+        self.unwatched = RangeSet()  # part of `ranges`, sensitive if the kernel holds it to be locked
+        self._asked = False
         self.inherited = False  # whether `ranges` has inherited copies, which the kernel does not hold to be locked
         self.future = False  # mlockall(MCL_FUTURE): what is mapped from now on is locked
         self.program_break: int | None = None  # not known before the first brk(2) that was stopped
@@ -89,10 +96,10 @@ class AddressSpace:
 
     # -- keeping the journal ------------------------------------------------------------------------------------
 
-    def enter(self, journal: Journal, process: int) -> None:
+    def enter(self, journal: Journal) -> None:
         """From here on the guardian knows of this address space."""
         assert self.keeper is not None
-        self._slot = journal.open(self.keeper.pid, process, self.ranges)
+        self._slot = journal.open(self.keeper.pid, self.ranges)
 
     def record(self, journal: Journal) -> None:
         if self._slot is not None:
@@ -111,6 +118,36 @@ class AddressSpace:
             return
         for low, high in wipe.locked_ranges(self.keeper.files):
             self.ranges.add(max(low, start), min(high, end))
+
+    def lock_unwatched(self, call: Call) -> bool:
+        """Take an mlock down before it goes on, so that nobody waits for its outcome. False where that won't do.
+
+        The outcome is asked of the kernel when it matters, which it does not after munlock. That is right for the one
+        task of an address space alone, of which any later stop tells that its call has ended. And asking takes the
+        longer the more memory there is: a program that made us ask is watched from then on.
+        """
+        start, end = span(call.arguments[0], call.arguments[1])
+        if self._asked or len(self.tids) > 1 or start >= end or self._may_grow_down(start):
+            return False
+        new = RangeSet([(start, end)])
+        for low, high in self.ranges.within(start, end):
+            new.remove(low, high)
+        for low, high in new:
+            self.ranges.add(low, high)
+            self.unwatched.add(low, high)
+        return True
+
+    def ask_for_unwatched(self) -> None:
+        """Reduce `ranges` to what is sensitive. Should the kernel not tell, all of it counts."""
+        if not self.unwatched or self.keeper is None:
+            return
+        self._asked = True
+        with contextlib.suppress(OSError):
+            for low, high in wipe.locked_ranges(self.keeper.files):
+                self.unwatched.remove(low, high)
+            for low, high in self.unwatched:
+                self.ranges.remove(low, high)
+        self.unwatched = RangeSet()
 
     def _lock_all(self, flags: int) -> None:
         present = self._private_mappings()
@@ -139,9 +176,12 @@ class AddressSpace:
             below = vma.end
         return found
 
+    def _may_grow_down(self, start: int) -> bool:
+        return self.stack_top - _LARGEST_STACK < start < self.stack_top
+
     def _room_below(self, start: int) -> int:
         """Where a range that begins at `start` may begin one day: the lowest mapping of the stack grows downwards."""
-        if not self.stack_top - _LARGEST_STACK < start < self.stack_top:
+        if not self._may_grow_down(start):
             return start
         below = lowest = 0
         for vma in procfs.vmas(self.files.maps, 0, self.stack_top):
@@ -177,14 +217,20 @@ class AddressSpace:
         """At the entry of a call: wipe what it releases, and save that for the case that it fails."""
         pending = Pending(call)
         parts = self.concerns(call, tid)
+        if self.unwatched and (
+            call.name in ("mlockall", "mremap") or any(self.unwatched.overlaps(*part) for part in parts)
+        ):
+            self.ask_for_unwatched()
+            parts = self.concerns(call, tid)
         if parts and self.keeper:
-            runs = list(wipe.sensitive_pages(self.files, parts))
-            saved = self._save(runs, save_area)
-            if saved is not None:
-                pending.saved = saved
-                pending.wiped_pages = self._wipe(runs, dying=False)
-            elif not self._will_fail(parts):
-                pending.wiped_pages = self._wipe(runs, dying=False)
+            try:
+                runs = list(wipe.sensitive_pages(self.files, parts))
+                if runs:
+                    pending.saved = self._save(runs, save_area)
+                    if pending.saved or not self._will_fail(parts):
+                        pending.wiped_pages = self._wipe(runs, dying=False)
+            except OSError as error:
+                pending.failure = error
         pending.taken = self._take(call, parts)
         return pending
 
@@ -210,17 +256,20 @@ class AddressSpace:
             self.ranges.remove(start, end)
         return taken
 
-    def _save(self, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]] | None:
-        """The content of `runs`, or None when it is too much to be saved."""
+    def _save(self, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
+        """The content of `runs`, nothing when it is too much to be saved."""
         saved: list[tuple[int, memoryview]] = []
-        for _, (start, end) in runs:
-            room = save_area.take(end - start)
-            if room is None:
-                for _, taken in saved:
-                    save_area.give_back(taken)
-                return None
-            os.preadv(self.files.memory, [room], start)
-            saved.append((start, room))
+        try:
+            for _, (start, end) in runs:
+                room = save_area.take(end - start)
+                if room is None:
+                    _give_back(saved, save_area)
+                    return []
+                saved.append((start, room))
+                os.preadv(self.files.memory, [room], start)
+        except OSError:
+            _give_back(saved, save_area)
+            raise
         return saved
 
     def _will_fail(self, parts: list[Range]) -> bool:
@@ -243,14 +292,12 @@ class AddressSpace:
             self._restore(pending)
         else:
             self._settle(pending, result)
-        for _, room in pending.saved:
-            save_area.give_back(room)
+        _give_back(pending.saved, save_area)
         return call.name not in _ONLY_RELEASING or result != 0
 
     def abandon(self, pending: Pending, save_area: SaveArea) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
-        for _, room in pending.saved:
-            save_area.give_back(room)
+        _give_back(pending.saved, save_area)
         for start, end in pending.taken:
             self.ranges.add(start, end)
 
@@ -265,6 +312,7 @@ class AddressSpace:
             case "munlock":  # it fails at a hole, and has unlocked what lies before
                 start, end = span(*pending.call.arguments[:2])
                 self.ranges.remove(start, end)
+                self.unwatched.remove(start, end)
                 self._ask_kernel(start, end)
             case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
                 self._ask_kernel(*span(*pending.call.arguments[:2]))
@@ -278,7 +326,10 @@ class AddressSpace:
                 self.ranges.add(self._room_below(start), end)
             case "mlockall":
                 self._lock_all(arguments[0])
+            case "munlock":
+                self.unwatched.remove(*span(arguments[0], arguments[1]))
             case "munlockall":
+                self.unwatched = RangeSet()
                 self.future = False
             case "brk":
                 self.program_break = result
@@ -314,12 +365,13 @@ class AddressSpace:
     def release(self, journal: Journal, *, unmap_trapped: bool) -> int:
         """No task of the program uses this memory any more: wipe it and give it back. The number of pages."""
         pages = 0
+        self.ask_for_unwatched()
         for start, end in self.ranges:
             self.family.legacy.add(start, end)
         if self.keeper is not None:
             try:
                 if self.ranges:
-                    wipe.end_asynchronous_io(self.keeper)
+                    wipe.end_asynchronous_io(self.files, self.keeper.worker.call)
                     runs = list(wipe.sensitive_pages(self.files, self._final_ranges(unmap_trapped)))
                     pages = self._wipe(runs, dying=True)
             finally:
@@ -344,3 +396,8 @@ class AddressSpace:
         # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
         locked = wipe.locked_ranges(self.keeper.files)
         return [part for start, end in locked for part in self.ranges.within(start, end)]
+
+
+def _give_back(saved: list[tuple[int, memoryview]], save_area: SaveArea) -> None:
+    for _, room in saved:
+        save_area.give_back(room)

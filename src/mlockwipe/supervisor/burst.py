@@ -17,7 +17,6 @@ _SOON = 300_000  # ns from one stop to the next
 _MANY = 8
 _TICK = 0.001  # seconds
 _ANYTHING = os.WSTOPPED | os.WEXITED | os.WNOWAIT | WALL
-_STOPPED = (os.CLD_TRAPPED, os.CLD_STOPPED)
 
 
 class _Tick(Exception):
@@ -40,39 +39,50 @@ class Burst:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
 
     def stop_handled(self) -> None:
-        now = monotonic_ns()
         self._seen = True
         if self.on:
             return
+        now = monotonic_ns()
         self._quick = self._quick + 1 if now - self._last < _SOON else 0
         self._last = now
         if self._quick > _MANY:
             self.on = True
             signal.setitimer(signal.ITIMER_REAL, _TICK, _TICK)
 
-    def sleep(self) -> bool:
-        """Sleep until a child has stopped: True. False when it is time for everything else, an exit too."""
-        if self._due:
-            self._look_around()
-            return False
+    def end(self) -> None:
+        self._quick = 0
+        if self.on:
+            self.on = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def next(self) -> os.waitid_result | None:
+        """A child that has stopped or ended, which is left to be waited for. ChildProcessError without children.
+
+        None in a burst when it is time for everything else, and outside of one when no child has anything to tell. At
+        the end of a burst the two are not the same: the signal of a child that waits may have been read by then.
+        """
+        found = self._sleep() if self.on else None
+        if found is None and not self.on:
+            found = os.waitid(os.P_ALL, 0, _ANYTHING | os.WNOHANG)
+        return found
+
+    def _sleep(self) -> os.waitid_result | None:
         # The tick may come at any point from here on. What waitid has found is not lost then, for it is left there.
         try:
             self._waiting = True
-            found = os.waitid(os.P_ALL, 0, _ANYTHING)
+            found = None if self._due else os.waitid(os.P_ALL, 0, _ANYTHING)
             self._waiting = False
-        except (_Tick, ChildProcessError):
+        except _Tick:
+            found = None
+        except ChildProcessError:
             self._waiting = False
-            self._look_around()
-            return False
-        return found is not None and found.si_code in _STOPPED
-
-    def _look_around(self) -> None:
-        self._due = False
-        if not self._seen:
-            self.on = False
-            self._quick = 0
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        self._seen = False
+            raise
+        if found is None:
+            self._due = False
+            if not self._seen:
+                self.end()
+            self._seen = False
+        return found
 
     def _on_tick(self, *_: object) -> None:
         if self._waiting:

@@ -4,7 +4,6 @@
 import ctypes
 import os
 import struct
-from typing import NamedTuple
 
 from mlockwipe.linux.arch.x86_64 import ABIS, I386, PAGE_SIZE, TASK_SIZE, call_name
 from mlockwipe.linux.libc import syscall
@@ -21,11 +20,14 @@ _IPC_STAT = 2
 _RELEASING_ADVICE = frozenset((MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED))
 
 
-class Call(NamedTuple):
+class Call:
     """A system call by name, with its arguments in the order of its manual page."""
 
-    name: str
-    arguments: tuple[int, ...]
+    __slots__ = ("arguments", "name")
+
+    def __init__(self, name: str, arguments: tuple[int, ...]) -> None:
+        self.name = name
+        self.arguments = arguments
 
 
 def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: int) -> Call:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 _SLOTS = 1024
 _SLOT_SIZE = 4096
-_BANK_SIZE = 2032  # two banks after a header of 32 bytes
+_BANKS = 16  # where they begin: two, after the header
+_BANK_SIZE = (_SLOT_SIZE - _BANKS) // 2
 _BANK_RANGES = (_BANK_SIZE - 8) // 16
-_HEADER = struct.Struct("=QQB")  # keeper, process, current bank
-_BANK_OFFSET = 16
+_HEADER = struct.Struct("=QB")  # keeper, current bank
+_BANK_OFFSET = 8
 _END = struct.Struct("=ii")  # of the program: status and si_code, which is never 0; behind the slots
 
 _MADV_DONTDUMP = 16
@@ -29,7 +30,7 @@ _mlock = function("mlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class Journal:
-    """A table of keepers: pid, the process they were made for, and the sensitive ranges.
+    """A table of keepers: pid, and the sensitive ranges.
 
     A range list is written to the bank that is not current, then the bank byte is switched: a supervisor that is
     killed in between leaves a whole old list, never a torn one.
@@ -39,7 +40,7 @@ class Journal:
         self._memory = mmap.mmap(-1, _SLOTS * _SLOT_SIZE + _END.size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
         self._free = list(range(_SLOTS - 1, -1, -1))
 
-    def open(self, keeper: int, process: int, ranges: "RangeSet") -> int | None:
+    def open(self, keeper: int, ranges: "RangeSet") -> int | None:
         """Take a slot, or None when all are taken."""
         if not self._free:
             return None
@@ -47,14 +48,13 @@ class Journal:
         offset = slot * _SLOT_SIZE
         self._memory[offset + _BANK_OFFSET] = 0
         self.write(slot, ranges)
-        struct.pack_into("=Q", self._memory, offset + 8, process)
         struct.pack_into("=Q", self._memory, offset, keeper)  # last: this makes the slot count
         return slot
 
     def write(self, slot: int, ranges: "RangeSet") -> None:
         offset = slot * _SLOT_SIZE
         bank = 1 - self._memory[offset + _BANK_OFFSET]
-        base = offset + 32 + bank * _BANK_SIZE
+        base = offset + _BANKS + bank * _BANK_SIZE
         bounds = [bound for one in ranges for bound in one]
         if len(bounds) > 2 * _BANK_RANGES:
             bounds = [0, TASK_SIZE]  # too many to list: the whole of a dead program's anonymous memory instead
@@ -65,16 +65,16 @@ class Journal:
         struct.pack_into("=Q", self._memory, slot * _SLOT_SIZE, 0)
         self._free.append(slot)
 
-    def entries(self) -> "list[tuple[int, int, list[Range]]]":
-        """Every keeper with its process and its ranges."""
-        found = []
+    def entries(self) -> "dict[int, list[Range]]":
+        """The ranges of every keeper."""
+        found = {}
         for slot in range(_SLOTS):
-            keeper, process, bank = _HEADER.unpack_from(self._memory, slot * _SLOT_SIZE)
+            keeper, bank = _HEADER.unpack_from(self._memory, slot * _SLOT_SIZE)
             if keeper:
-                base = slot * _SLOT_SIZE + 32 + bank * _BANK_SIZE
+                base = slot * _SLOT_SIZE + _BANKS + bank * _BANK_SIZE
                 (count,) = struct.unpack_from("=Q", self._memory, base)
                 bounds = struct.unpack_from(f"={count}Q", self._memory, base + 8)
-                found.append((keeper, process, list(zip(bounds[::2], bounds[1::2], strict=True))))
+                found[keeper] = list(zip(bounds[::2], bounds[1::2], strict=True))
         return found
 
     def note_end(self, status: int, code: int) -> None:

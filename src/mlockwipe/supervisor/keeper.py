@@ -98,7 +98,7 @@ class Keeper:
         if like is not None:
             abi, instruction = like.abi, like.instruction
         else:
-            abi, instruction = _system_call_instruction(tid)
+            abi, instruction = system_call_instruction(tid)
         with _on_this_cpu(), Injection(tid, abi, instruction) as program:
             keeper = cls(_clone_aside(program), abi, instruction)
             try:
@@ -251,7 +251,7 @@ def checked_result(result: int, attempted: str) -> int:
     return result
 
 
-def _system_call_instruction(tid: int) -> tuple[Abi, int]:
+def system_call_instruction(tid: int) -> tuple[Abi, int]:
     """The ABI of the code that a stopped task runs, and a system-call instruction that it can be pointed at.
 
     The vdso has one, and programs leave the vdso alone; failing that, the one that the task has just executed.

@@ -4,13 +4,15 @@
 import contextlib
 import os
 import time
+from functools import partial
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.attach import children
+from mlockwipe.supervisor.inject import Injection, await_stop
 from mlockwipe.supervisor.journal import Journal
-from mlockwipe.supervisor.keeper import NAME, Files, end_task
+from mlockwipe.supervisor.keeper import NAME, Files, end_task, system_call_instruction
 from mlockwipe.supervisor.ranges import Range
 
 _PATIENCE = 10.0  # seconds for killed tasks to die
@@ -30,7 +32,7 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
     while quiet < 2 and time.monotonic() < deadline:  # twice: between two signs of its death a task shows none
         quiet = 0 if _somebody_is_dying() else quiet + 1
         time.sleep(0.001)
-    ranges = {keeper: listed for keeper, _, listed in journal.entries()}
+    ranges = journal.entries()
     pages = 0
     for keeper in [child for child in children(os.getpid()) if _is_keeper(child)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
@@ -42,12 +44,29 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
         except OSError:
             pass  # killed meanwhile; or undumpable, and nothing was locked yet
         else:
+            with contextlib.suppress(OSError):  # not traced
+                wipe.end_asynchronous_io(opened, partial(_call, keeper))
             with contextlib.suppress(OSError):
                 runs = wipe.sensitive_pages(opened, ranges.get(keeper, _EVERYTHING))
                 pages += wipe.clear_by_writing(opened, [run for _, run in runs])
             opened.close()
         end_task(keeper)
     return pages
+
+
+def _call(keeper: int, name: str, argument: int) -> int:
+    """Have a keeper execute a system call. OSError when we do not trace it, TaskGone when it is dead.
+
+    It dies with us meanwhile: let go of between the call and its next stop, it would run on into the program's code.
+    """
+    ptrace.interrupt(keeper)
+    await_stop(keeper)
+    ptrace.set_options(keeper, ptrace.O_EXITKILL)
+    with Injection(keeper, *system_call_instruction(keeper)) as task:
+        result = task.call(name, argument)
+    ptrace.set_options(keeper, 0)
+    ptrace.cont(keeper)
+    return result
 
 
 def _somebody_is_dying() -> bool:

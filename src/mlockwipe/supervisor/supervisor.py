@@ -34,7 +34,7 @@ from mlockwipe.supervisor.task import Task, TaskState
 
 # Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
 _STOPS = os.WSTOPPED | os.WNOHANG | WALL
-_EXITS = os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
+_ANYTHING = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | WALL
 _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
 _LOCKS = frozenset(("mlock", "mlock2", "mlockall", "mmap"))
@@ -125,34 +125,35 @@ class Supervisor:
         """Everything that waits to be told of our children: False when there is none left."""
         while True:
             try:
-                while (stop := self._next_stop()) is not None:
-                    self._on_stop(stop.si_pid, stop.si_status, stop.si_code)
-                    self._burst.stop_handled()
-            except ChildProcessError:
-                pass  # raised also when all children are zombies
-            try:
-                end = os.waitid(os.P_ALL, 0, _EXITS)
+                found = self._burst.next()
             except ChildProcessError:
                 return False
-            if end is None:
+            if found is None:
                 if self._newborn:
                     self._adopt_lost()
                 if self._program_stopped:
                     self._look_for_continued()
                 return True
-            if end.si_code not in _ENDS:
-                continue  # stops of a traced task are reported whether they were asked for or not
-            self._on_exit(end.si_pid, end.si_status, end.si_code)
-            if end.si_pid == self._program:
-                self._journal.note_end(end.si_status, end.si_code)
-            os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
-            if end.si_pid == self._program:
-                self.program_has_ended(end.si_status, end.si_code)
+            if found.si_code in _ENDS:
+                stop = _next_stop()  # every stop comes before any end
+                if stop is None:
+                    self._handle_end(found)
+                    continue
+                found = stop
+            elif found.si_status != ptrace.SECCOMP_STOP or found.si_pid not in self._tasks:
+                _next_stop(os.P_PID, found.si_pid)
+            # Otherwise not waited for: letting the task go on takes the news of its stop back (ptrace_resume in
+            # kernel/ptrace.c).
+            self._on_stop(found.si_pid, found.si_status, found.si_code)
+            self._burst.stop_handled()
 
-    def _next_stop(self) -> os.waitid_result | None:
-        if self._burst.on and not self._burst.sleep():
-            return None
-        return os.waitid(os.P_ALL, 0, _STOPS)
+    def _handle_end(self, end: os.waitid_result) -> None:
+        self._on_exit(end.si_pid, end.si_status, end.si_code)
+        if end.si_pid == self._program:
+            self._journal.note_end(end.si_status, end.si_code)
+        os.waitid(os.P_PID, end.si_pid, os.WEXITED | os.WNOHANG | WALL)
+        if end.si_pid == self._program:
+            self.program_has_ended(end.si_status, end.si_code)
 
     def _look_for_continued(self) -> None:
         """The program was stopped: if it is not traced, has it been continued?"""
@@ -227,7 +228,7 @@ class Supervisor:
             return
         try:
             event = status >> 8
-            if event == ptrace.EVENT_SECCOMP:
+            if status == ptrace.SECCOMP_STOP:
                 self._on_trapped_call(task)
             elif status == ptrace.SYSCALL_STOP:
                 self._call_returned(task)
@@ -350,6 +351,7 @@ class Supervisor:
         deadline = monotonic_ns() + _BRIEFLY
         try:
             while (stop := os.waitid(os.P_PID, task.tid, os.WSTOPPED | os.WNOHANG | WALL)) is None:
+                os.sched_yield()  # to the task, if it was woken on this CPU
                 if monotonic_ns() > deadline:
                     return
         except ChildProcessError:  # it is dead
@@ -371,10 +373,12 @@ class Supervisor:
     def _wiping(self, task: Task, call: Call) -> Pending | None:
         try:
             pending = task.space.begin(call, task.tid, self._save_area)
+            failure = pending.failure
         except OSError as error:
-            self._not_protected(task.tgid, f"pages released by {call.name} could not be wiped: {error}")
-            return None
-        if pending.wiped_pages:
+            pending, failure = None, error
+        if failure is not None:
+            self._not_protected(task.tgid, f"pages released by {call.name} could not be wiped: {failure}")
+        if pending is not None and pending.wiped_pages:
             self._report.wiped[call.name] += pending.wiped_pages
         return pending
 
@@ -406,6 +410,7 @@ class Supervisor:
     # -- calls of filter one ------------------------------------------------------------------------------------
 
     def _on_notification(self) -> None:
+        self._burst.end()  # which would not hear of the next one
         notification = seccomp.receive(self._listener)
         if notification is None:
             return
@@ -443,7 +448,9 @@ class Supervisor:
             self._let_lock(notification, task, call)
 
     def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
-        if call.name in _LOCKS:
+        if call.name in ("mlock", "mlock2") and task.space.lock_unwatched(call):
+            task.space.record(self._journal)
+        elif call.name in _LOCKS:
             task.pending = self._wiping(task, call)
             if task.pending is not None:
                 task.state = TaskState.NOTIFIED
@@ -479,8 +486,9 @@ class Supervisor:
         ptrace.interrupt(task.tid)
         seccomp.refuse(self._listener, notification, _ERESTARTNOINTR)
         status = await_stop(task.tid)
+        new = task.space.keeper is None
         try:
-            if task.space.keeper is None:
+            if new:
                 self._protect(task)
             self._add_filter(task)
         except TaskGone:
@@ -490,7 +498,11 @@ class Supervisor:
                 # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.interrupt(other)
-        self._resume(task, status)
+        try:
+            self._resume(task, status)
+        finally:
+            if new:
+                self._entrust(task.space.keeper)  # soon enough: the call that locks comes to us once more
 
     def _protect(self, task: Task, like: Keeper | None = None) -> None:
         """Give the address space of a stopped task its keeper, and its process filter two."""
@@ -511,10 +523,13 @@ class Supervisor:
         self._keepers[space.keeper.pid] = space
         if like is None:
             space.stack_top = procfs.stack_top(task.tid)
-        space.enter(self._journal, task.tgid)
-        if self._guardian is not None:
-            files = space.keeper.files
-            self._guardian.send("keeper", space.keeper.pid, fds=(files.memory, files.pagemap, files.maps))
+        space.enter(self._journal)
+
+    def _entrust(self, keeper: Keeper | None) -> None:
+        """Give the guardian what shows a keeper's memory, which it could not open itself if it is undumpable."""
+        if self._guardian is not None and keeper is not None:
+            files = keeper.files
+            self._guardian.send("keeper", keeper.pid, fds=(files.memory, files.pagemap, files.maps))
 
     def _add_filter(self, task: Task) -> None:
         """Add filter two to the process of a stopped task, if it is not there."""
@@ -561,6 +576,7 @@ class Supervisor:
         if tgid == parent.tgid or _share_memory(child, parent.tid):
             space = parent.space
         else:
+            parent.space.ask_for_unwatched()
             space = AddressSpace(parent.space.family)
             space.inherit(parent.space.ranges, parent.space.program_break, parent.space.stack_top)
         self._welcome(Task(child, tgid, space, parent.filtered), parent.space.keeper)
@@ -594,6 +610,7 @@ class Supervisor:
         try:
             if task.space.ranges and task.space.keeper is None and not task.space.unprotected:
                 self._protect(task, parent_keeper)
+                self._entrust(task.space.keeper)
                 if task.space.keeper is not None:
                     task.space.forget_unmapped()
                     task.space.record(self._journal)
@@ -678,9 +695,16 @@ def _cause(status: int, code: int) -> str:
         return f"SIGRTMIN+{status - signal.SIGRTMIN}"
 
 
+def _next_stop(kind: int = os.P_ALL, pid: int = 0) -> os.waitid_result | None:
+    try:
+        return os.waitid(kind, pid, _STOPS)
+    except ChildProcessError:  # raised also when all of them are zombies
+        return None
+
+
 def _has_children() -> bool:
     try:
-        os.waitid(os.P_ALL, 0, _EXITS)
+        os.waitid(os.P_ALL, 0, _ANYTHING)
     except ChildProcessError:
         return False
     return True

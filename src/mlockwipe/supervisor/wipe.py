@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
@@ -130,23 +130,23 @@ def _write_zeros(files: Files, run: Range) -> None:
             start += PAGE_SIZE
 
 
-def end_asynchronous_io(keeper: Keeper) -> None:
+def end_asynchronous_io(files: Files, call: Callable[[str, int], int]) -> None:
     """Wait for I/O that still reads from an address space: a program that is killed must not write zeros to its disk.
 
     Native AIO is ended when the last user of the memory goes (exit_aio in fs/aio.c), and the keeper is one, so
-    io_destroy(2) is called on its rings. io_uring at exit cancels what it can and does not wait for the rest: the
-    counters of the ring, which is mapped, tell when that is done.
+    io_destroy(2) is called on its rings, with `call`, which has a task in there execute it. io_uring at exit cancels
+    what it can and does not wait for the rest: the counters of the ring, which is mapped, tell when that is done.
     """
-    text = procfs.read_all(keeper.files.maps).decode(errors="surrogateescape")
+    text = procfs.read_all(files.maps).decode(errors="surrogateescape")
     mappings = list(procfs.parse_maps(text))
     with contextlib.suppress(TaskGone):
         for vma in mappings:
             if vma.name.startswith("/[aio]"):
-                keeper.worker.call("io_destroy", vma.start)
+                call("io_destroy", vma.start)
     deadline = time.monotonic() + _IO_PATIENCE
     for vma in mappings:
         if vma.name == "anon_inode:[io_uring]" and vma.offset == 0:
-            while _requests_in_flight(keeper.files.memory, vma.start) and time.monotonic() < deadline:
+            while _requests_in_flight(files.memory, vma.start) and time.monotonic() < deadline:
                 time.sleep(0.001)
 
 

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""An address space at the calls that lock and release memory; this process stands for the program."""
+
+import contextlib
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from mlockwipe.linux import mm
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, X86_64
+from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.address_space import AddressSpace
+from mlockwipe.supervisor.calls import Call
+from mlockwipe.supervisor.journal import SaveArea
+from mlockwipe.supervisor.keeper import Files, Keeper
+
+SECRET = b"s" * PAGE_SIZE
+
+
+@pytest.fixture
+def space() -> Iterator[AddressSpace]:
+    space = AddressSpace()
+    space.keeper = Keeper(os.getpid(), X86_64, 0)
+    space.keeper.files = Files(os.getpid())
+    space.tids.add(os.getpid())
+    yield space
+    space.files.close()
+
+
+@pytest.fixture
+def pages() -> Iterator[int]:
+    """The address of four pages of secret."""
+    at = mm.mmap(0, 4 * PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    ctypes.memmove(at, 4 * SECRET, 4 * PAGE_SIZE)
+    yield at
+    mm.munmap(at, 4 * PAGE_SIZE)
+
+
+def content(at: int) -> bytes:
+    return ctypes.string_at(at, 4 * PAGE_SIZE)
+
+
+def call(name: str, *arguments: int) -> Call:
+    return Call(name, (*arguments, 0, 0, 0, 0)[:6])
+
+
+def is_clear(area: SaveArea) -> bool:
+    room = area.take(SaveArea.SIZE)  # None when something is still taken
+    return room is not None and not any(room)
+
+
+# a wipe that fails
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second page and what comes after it can't be wiped."""
+
+    def clear(keeper: Keeper, runs: Sequence[wipe.Run], *, dying: bool) -> int:
+        os.pwrite(keeper.files.memory, bytes(PAGE_SIZE), runs[0][1][0])
+        raise OSError(errno.EIO, "refused")
+
+    monkeypatch.setattr(wipe, "clear", clear)
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_a_failed_wipe_saved_is_cleared_when_the_call_returns(space: AddressSpace, pages: int) -> None:
+    area = SaveArea()
+    space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    assert pending.failure is not None
+    space.end(pending, 0, area)
+    assert is_clear(area)
+    assert not space.ranges
+
+
+@pytest.mark.usefixtures("failing")
+def test_what_a_failed_wipe_wrote_is_undone_when_the_call_fails(space: AddressSpace, pages: int) -> None:
+    area = SaveArea()
+    space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    assert content(pages) == bytes(PAGE_SIZE) + 3 * SECRET
+    space.end(pending, -errno.ENOMEM, area)
+    assert content(pages) == 4 * SECRET
+    assert is_clear(area)
+    assert list(space.ranges) == [(pages, pages + 4 * PAGE_SIZE)]
+
+
+def test_what_was_saved_in_part_is_cleared(space: AddressSpace, pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        if offset > pages:
+            raise OSError(errno.EIO, "refused")
+        buffers[0][:] = SECRET
+        return PAGE_SIZE
+
+    area = SaveArea()
+    for page in (0, 2):
+        space.ranges.add(pages + page * PAGE_SIZE, pages + (page + 1) * PAGE_SIZE)
+    monkeypatch.setattr(os, "preadv", preadv)
+    pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    assert pending.failure is not None
+    assert is_clear(area)
+    assert content(pages) == 4 * SECRET
+
+
+# locks whose outcome nobody watches
+
+
+@contextlib.contextmanager
+def locked(at: int, length: int) -> Iterator[None]:
+    mm.mlock(at, length)
+    try:
+        yield
+    finally:
+        mm.munlock(at, length)
+
+
+def release(space: AddressSpace, at: int, length: int) -> int:
+    """The pages that are wiped for a munmap that is then refused."""
+    area = SaveArea()
+    pending = space.begin(call("munmap", at, length), os.getpid(), area)
+    space.end(pending, -errno.ENOMEM, area)
+    return pending.wiped_pages
+
+
+def test_what_of_an_unwatched_lock_was_locked_is_wiped(space: AddressSpace, pages: int) -> None:
+    assert space.lock_unwatched(call("mlock", pages, 4 * PAGE_SIZE))
+    with locked(pages + PAGE_SIZE, 2 * PAGE_SIZE):
+        assert release(space, pages, 4 * PAGE_SIZE) == 2
+    assert list(space.ranges) == [(pages + PAGE_SIZE, pages + 3 * PAGE_SIZE)]
+
+
+def test_nothing_of_an_unwatched_lock_that_failed_is_wiped(space: AddressSpace, pages: int) -> None:
+    assert space.lock_unwatched(call("mlock", pages, 4 * PAGE_SIZE))
+    assert release(space, pages, 4 * PAGE_SIZE) == 0
+    assert not space.ranges
+
+
+def test_what_a_fork_passed_on_stays_sensitive_under_an_unwatched_lock(space: AddressSpace, pages: int) -> None:
+    space.ranges.add(pages, pages + PAGE_SIZE)
+    space.lock_unwatched(call("mlock", pages, 2 * PAGE_SIZE))
+    assert release(space, pages, 4 * PAGE_SIZE) == 1
+
+
+def test_munlock_ends_an_unwatched_lock(space: AddressSpace, pages: int) -> None:
+    area = SaveArea()
+    space.lock_unwatched(call("mlock", pages, 4 * PAGE_SIZE))
+    pending = space.begin(call("munlock", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    space.end(pending, 0, area)
+    assert not space.ranges
+    assert not space.unwatched
+    assert space.lock_unwatched(call("mlock", pages, PAGE_SIZE))  # the kernel did not have to be asked
+
+
+def test_a_lock_is_watched_where_another_task_may_be_in_a_call(space: AddressSpace, pages: int) -> None:
+    space.tids.add(os.getpid() + 1)
+    assert not space.lock_unwatched(call("mlock", pages, PAGE_SIZE))
+    assert not space.ranges
+
+
+def test_a_program_that_made_us_ask_is_watched_from_then_on(space: AddressSpace, pages: int) -> None:
+    space.lock_unwatched(call("mlock", pages, PAGE_SIZE))
+    release(space, pages, PAGE_SIZE)
+    assert not space.lock_unwatched(call("mlock", pages, PAGE_SIZE))
