@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from mlockwipe.contract.carrier import BARE, Carrier, bare
     from mlockwipe.contract.case import Case
     from mlockwipe.contract.cases import all_cases
-    from mlockwipe.contract.judge import command
     from mlockwipe.contract.result import Result, as_expected, to_json
     from mlockwipe.contract.runner import verify
+    from mlockwipe.contract.start import command
     from mlockwipe.contract.table import print_table
 
 __all__ = [
@@ -35,9 +35,9 @@ _MODULES = {
     "carrier": ("BARE", "Carrier", "bare"),
     "case": ("Case",),
     "cases": ("all_cases",),
-    "judge": ("command",),
     "result": ("Result", "as_expected", "to_json"),
     "runner": ("verify",),
+    "start": ("command",),
     "table": ("print_table",),
 }
 

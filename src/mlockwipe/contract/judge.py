@@ -7,33 +7,44 @@ import secrets
 import select
 import signal
 import socket
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, Popen
-from typing import IO
+from typing import IO, Protocol
 
-import mlockwipe
 from mlockwipe.contract.carrier import Carrier
-from mlockwipe.contract.case import KEPT, WIPED, Case
-from mlockwipe.contract.result import DAMAGED, FAILED, LEAKED, NEEDS_RAM_SCAN, Result
-from mlockwipe.contract.witness import Pages, Witness, witness
+from mlockwipe.contract.case import Case
+from mlockwipe.contract.result import DAMAGED, FAILED, NEEDS_RAM_SCAN, Result
+from mlockwipe.contract.start import Order, Running, Spawned
+from mlockwipe.contract.witness import witness
 
 TIMEOUT = 20.0  # seconds
 
-_ROOT = str(Path(mlockwipe.__file__).parents[1])
-_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main()"
 _MESSAGE = 65536
 _MARK = "MLOCKWIPE_CASE"  # in the environment of a case's processes, with a value that no other run has
 
 
-def command(case: Case, witness: int = -1, channel: int = -1) -> list[str]:
-    """The argv of a case's program. `mlockwipe.contract.program` says what the descriptors are."""
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM, case.module, case.name, str(witness), str(channel)]
+class Eyes(Protocol):
+    """What sees the pages of a case: the witness, or a search of all memory."""
+
+    write_end: int  # the descriptor that the program shows its pages to, or -1
+    environment: Mapping[str, str]  # what the program's gets on top
+
+    def look(self) -> None:
+        """Judge what the pages hold now. The program waits, or has ended."""
+
+    def look_at_last(self) -> None:
+        """The same, when every process of the case is gone."""
+
+    def verdict(self, case: Case, shown: int) -> tuple[str, str | None]:
+        """The verdict on the pages and a reason. `shown`: how many the program says that it has shown."""
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many pages were judged, and how many of them held the secret."""
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Testimony:
     """What a program told, and how it ended."""
 
     shown: int = 0
+    looked_at: int = -1  # so many had been shown at the last look
     checked: int = 0
     damaged: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -51,46 +63,51 @@ class Testimony:
 
 
 def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
-    """The verdict on `case` under `carrier`."""
+    """The verdict of the witness on `case` under `carrier`."""
     if case.needs_ram_scan is not None:
         return Result(case.name, case.row, NEEDS_RAM_SCAN, case.expected, 0, 0, case.needs_ram_scan)
     with witness() as seen:
-        said = _run(case, carrier, seen, time.monotonic() + timeout)
-        verdict, reason = _verdict(case, said, seen.pages)
-        limit = carrier.limits.get(case.name) if verdict not in (case.expected, NEEDS_RAM_SCAN) else None
-        return Result(case.name, case.row, verdict, case.expected, seen.pages.total, seen.pages.dirty, reason, limit)
+        return judge_by(seen, case, carrier, timeout=timeout)
+
+
+def judge_by(
+    seen: Eyes,
+    case: Case,
+    carrier: Carrier,
+    *,
+    timeout: float = TIMEOUT,
+    start: Callable[[Carrier, Order], Running] = Spawned,
+) -> Result:
+    """The verdict on `case` under `carrier` by what `seen` sees."""
+    said = _run(case, lambda order: start(carrier, order), seen, time.monotonic() + timeout)
+    seen.look_at_last()
+    verdict, reason = _verdict(case, said, seen)
+    limit = carrier.limits.get(case.name) if verdict not in (case.expected, NEEDS_RAM_SCAN) else None
+    return Result(case.name, case.row, verdict, case.expected, *seen.counts, reason, limit)
 
 
 # The run
 
 
-def _run(case: Case, carrier: Carrier, seen: Witness, deadline: float) -> Testimony:
+def _run(case: Case, start: Callable[[Order], Running], seen: Eyes, deadline: float) -> Testimony:
     said = Testimony()
     mark = secrets.token_hex(8)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, _place() as place, tempfile.TemporaryFile() as output:
         with theirs:
-            argv = carrier.wrap(command(case, seen.write_end, theirs.fileno()))
-            program = Popen(
-                argv,
-                stdin=DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=place,
-                env={**os.environ, _MARK: mark},
-                pass_fds=(seen.write_end, theirs.fileno()),
-                start_new_session=True,
-            )
+            environment = {**os.environ, **seen.environment, _MARK: mark}
+            program = start(Order(case, seen.write_end, theirs.fileno(), output.fileno(), place, environment))
         try:
             _attend(case, program, ours, seen, said, deadline)
         finally:
             if said.hangs is not None or not _ended_as(case.status, said.status):
                 _end(program, mark)
+            program.close()
         said.complaint = _last_line(output)
     return said
 
 
-def _end(program: "Popen[bytes]", mark: str) -> None:
+def _end(program: Running, mark: str) -> None:
     """Kill what is left of a case that went wrong: its group, and all who inherited the mark but left the group."""
     with suppress(ProcessLookupError):
         os.killpg(program.pid, signal.SIGKILL)
@@ -123,46 +140,54 @@ def _place() -> Iterator[str]:
 
 def _attend(
     case: Case,
-    program: "Popen[bytes]",
+    program: Running,
     channel: socket.socket,
-    seen: Witness,
+    seen: Eyes,
     said: Testimony,
     deadline: float,
 ) -> None:
     """Hear the program until it and all it started are gone, and look at its pages the moment it is."""
-    pidfd = os.pidfd_open(program.pid)
+    end = program.fileno()
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(end, select.POLLIN)
     poll.register(channel, select.POLLIN)
     running, open_ = True, True
-    try:
-        while running or open_:
-            ready = {fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
-            if not ready:
-                said.hangs = "it did not end" if running else "a process it started did not end"
-                return
-            if channel.fileno() in ready:
-                if message := channel.recv(_MESSAGE):
-                    _hear(json.loads(message), channel, seen, said)
-                else:
-                    open_ = False
-                    poll.unregister(channel)
-            elif pidfd in ready:
-                said.status = program.wait()
-                running = False
-                poll.unregister(pidfd)
-                if not case.outlives:
-                    seen.look()
-        seen.look()
-    finally:
-        os.close(pidfd)
+    while running or open_:
+        ready = {fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
+        if not ready:
+            said.hangs = "it did not end" if running else "a process it started did not end"
+            return
+        if channel.fileno() in ready:
+            if message := channel.recv(_MESSAGE):
+                _hear(json.loads(message), channel, seen, said)
+            else:
+                open_ = False
+                poll.unregister(channel)
+        elif end in ready:
+            said.status = program.wait()
+            running = False
+            poll.unregister(end)
+            if not case.outlives:
+                _look_at_news(seen, said)
+    _look_at_news(seen, said)
 
 
-def _hear(message: dict[str, int | str], channel: socket.socket, seen: Witness, said: Testimony) -> None:
+def _look_at_news(seen: Eyes, said: Testimony) -> None:
+    """Look, unless what was shown so far has been seen."""
+    if said.shown != said.looked_at:
+        _look(seen, said)
+
+
+def _look(seen: Eyes, said: Testimony) -> None:
+    seen.look()
+    said.looked_at = said.shown
+
+
+def _hear(message: dict[str, int | str], channel: socket.socket, seen: Eyes, said: Testimony) -> None:
     for kind, value in message.items():
         if kind == "look":
-            seen.look()
-            channel.send(b".")
+            _look(seen, said)
+            channel.send(b"\n")
         elif kind == "shown":
             said.shown += int(value)
         elif kind == "checked":
@@ -184,7 +209,7 @@ def _last_line(output: IO[bytes]) -> str:
 # The verdict
 
 
-def _verdict(case: Case, said: Testimony, pages: Pages) -> tuple[str, str | None]:
+def _verdict(case: Case, said: Testimony, seen: Eyes) -> tuple[str, str | None]:
     """What is wrong with the run comes first, then what the program saw, then what the pages held."""
     if said.hangs is not None:
         return FAILED, said.hangs
@@ -196,29 +221,11 @@ def _verdict(case: Case, said: Testimony, pages: Pages) -> tuple[str, str | None
         return FAILED, "; ".join(said.failed)
     if not _ended_as(case.status, said.status):
         return FAILED, f"it ended with {said.status} instead of {case.status}: {said.complaint}"
-    if not (said.shown if case.shows else said.checked):
+    if case.needs_ram_scan is None and not (said.shown if case.shows else said.checked):
         return FAILED, "it ended before it had shown anything"
-    if pages.total != said.shown:
-        return FAILED, f"{said.shown} pages were shown and {pages.total} arrived"
-    return _wiped(pages) if case.expected == WIPED else _kept(pages)
+    return seen.verdict(case, said.shown)
 
 
 def _ended_as(expected: int, status: int | None) -> bool:
     """A command that runs another may end as a shell says that it ended: with 128 + the signal."""
     return status == expected or (expected < 0 and status == 128 - expected)
-
-
-def _wiped(pages: Pages) -> tuple[str, str | None]:
-    if pages.dirty:
-        return LEAKED, None
-    if pages.other:
-        return FAILED, f"{pages.other} pages hold neither the secret nor zeros"
-    return WIPED, None
-
-
-def _kept(pages: Pages) -> tuple[str, str | None]:
-    if pages.zero or pages.part:
-        return DAMAGED, f"{pages.zero + pages.part} pages were wiped that must stay"
-    if pages.other:
-        return FAILED, f"{pages.other} pages hold neither what must stay nor zeros"
-    return KEPT, None

@@ -32,6 +32,8 @@ def _create(limit: int) -> Path | None:
             continue
         try:
             (group / setting).write_text(str(limit))
+            with suppress(OSError):  # no swap, or not counted
+                (group / "memory.swap.max").write_text("0")
         except OSError:  # no memory controller for this group
             group.rmdir()
             continue

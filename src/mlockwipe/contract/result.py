@@ -11,13 +11,15 @@ LEAKED = "leaked"
 DAMAGED = "damaged"
 FAILED = "failed"
 NEEDS_RAM_SCAN = "needs-ram-scan"
+UNPROVEN = "unproven"  # a RAM scan found nothing, and would have found nothing either way; or it can't be run there
+NO_VERDICT = frozenset((NEEDS_RAM_SCAN, UNPROVEN))
 
 
 @dataclass(frozen=True)
 class Result:
     """One case under one carrier.
 
-    `verdict`: wiped, kept, leaked, damaged, needs-ram-scan or failed. `pages`: how many were judged.
+    `verdict`: wiped, kept, leaked, damaged, needs-ram-scan, unproven or failed. `pages`: how many were judged.
     `dirty`: how many of them still held the secret. `reason`: a sentence for a verdict that does not explain
     itself. `limit`: a verdict that is not the expected one, and why the carrier is known not to do better.
     """
@@ -48,7 +50,7 @@ def as_expected(carrier: str, results: Iterable[Result]) -> bool:
 
     No when nothing was judged: a run that proves nothing does not pass.
     """
-    judged = [result for result in results if result.verdict != NEEDS_RAM_SCAN]
+    judged = [result for result in results if result.verdict not in NO_VERDICT]
     return bool(judged) and all(result.passes(carrier) for result in judged)
 
 
@@ -57,12 +59,13 @@ def to_json(results: Mapping[str, Sequence[Result]], machine: Mapping[str, objec
     return {
         "schema": 1,
         "machine": dict(machine),
-        "carriers": {carrier: [_record(result) for result in run] for carrier, run in results.items()},
+        "carriers": {carrier: [record(result) for result in run] for carrier, run in results.items()},
     }
 
 
-def _record(result: Result) -> dict[str, object]:
-    record: dict[str, object] = {
+def record(result: Result) -> dict[str, object]:
+    """One result, ready for json.dump."""
+    told: dict[str, object] = {
         "case": result.case,
         "row": result.row,
         "verdict": result.verdict,
@@ -71,7 +74,7 @@ def _record(result: Result) -> dict[str, object]:
         "dirty": result.dirty,
     }
     if result.reason is not None:
-        record["reason"] = result.reason
+        told["reason"] = result.reason
     if result.limit is not None:
-        record["limit"] = result.limit
-    return record
+        told["limit"] = result.limit
+    return told

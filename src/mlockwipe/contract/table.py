@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlockwipe.contract.result import NEEDS_RAM_SCAN, Result, as_expected
+from mlockwipe.contract.result import NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, Result, as_expected
 
 ROWS = {
     "W1": "munmap",
@@ -42,6 +42,7 @@ _COLOURS = {
     "damaged": "bold red",
     "failed": "bold red",
     NEEDS_RAM_SCAN: "yellow",
+    UNPROVEN: "yellow",
     LIMIT: "yellow",
 }
 
@@ -70,8 +71,8 @@ def print_table(
 def _explanation(carrier: str, result: Result, *, every_case: bool) -> str | None:
     if result.limit is not None:
         return f"{result.verdict}, a {LIMIT}: {result.limit}"
-    if result.verdict == NEEDS_RAM_SCAN:
-        return f"{NEEDS_RAM_SCAN}: {result.reason}" if every_case else None
+    if result.verdict in NO_VERDICT:
+        return f"{result.verdict}: {result.reason}" if every_case else None
     if not result.passes(carrier):
         return f"{result.verdict} instead of {result.expected}" + (f": {result.reason}" if result.reason else "")
     return None

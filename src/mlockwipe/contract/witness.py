@@ -10,11 +10,13 @@ page than the one in the pipe. Reading takes the pages out of the pipe. A pipe h
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mlockwipe.contract.case import KEPT, WIPED, Case
 from mlockwipe.contract.pattern import FIRST, SECOND
+from mlockwipe.contract.result import DAMAGED, FAILED, LEAKED
 from mlockwipe.linux.mm import PAGE_SIZE
 
 _PATTERN = FIRST.to_bytes(8, "little") + SECOND.to_bytes(8, "little")
@@ -56,13 +58,25 @@ class Witness:
     def __init__(self, read_end: int, write_end: int) -> None:
         self._read_end = read_end
         self.write_end = write_end
+        self.environment: Mapping[str, str] = {}
         self.pages = Pages()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        return self.pages.total, self.pages.dirty
 
     def look(self) -> None:
         """Judge the pages that were shown since the last look. They are let go by it."""
         # Pages come out one by one, as they went in: a read takes what one buffer of the pipe holds.
         while page := self._page():
             self.pages.add(page)
+
+    look_at_last = look
+
+    def verdict(self, case: Case, shown: int) -> tuple[str, str | None]:
+        if self.pages.total != shown:
+            return FAILED, f"{shown} pages were shown and {self.pages.total} arrived"
+        return _wiped(self.pages) if case.expected == WIPED else _kept(self.pages)
 
     def _page(self) -> bytes:
         page = b""
@@ -75,6 +89,22 @@ class Witness:
                 break
             page += more
         return page
+
+
+def _wiped(pages: Pages) -> tuple[str, str | None]:
+    if pages.dirty:
+        return LEAKED, None
+    if pages.other:
+        return FAILED, f"{pages.other} pages hold neither the secret nor zeros"
+    return WIPED, None
+
+
+def _kept(pages: Pages) -> tuple[str, str | None]:
+    if pages.zero or pages.part:
+        return DAMAGED, f"{pages.zero + pages.part} pages were wiped that must stay"
+    if pages.other:
+        return FAILED, f"{pages.other} pages hold neither what must stay nor zeros"
+    return KEPT, None
 
 
 @contextmanager

@@ -5,7 +5,6 @@ import ctypes
 import errno
 import os
 import signal
-import sys
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, WIPED, case
@@ -119,7 +118,8 @@ def i386_exit(program: Program) -> None:
 @case("W8", "i386-exec", WIPED, "an i386 execve replaces the program")
 def i386_exec(program: Program) -> None:
     call = i386(program)
-    argv = [sys.executable.encode(), b"-I", b"-S", b"-c", program.looker().encode()]
+    program.show(program.secret())
+    argv = [b"/bin/sh", b"-c", program.looker().encode()]
     strings = mm.mmap(0, 4 * PAGE, READ_WRITE, PRIVATE | LOW)
     vector = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | LOW)
     pointers = (ctypes.c_uint32 * (len(argv) + 1)).from_address(vector)
@@ -128,7 +128,6 @@ def i386_exec(program: Program) -> None:
         ctypes.memmove(end, argument + b"\0", len(argument) + 1)
         pointers[index] = end
         end += len(argument) + 1
-    program.show(program.secret())
     call(EXECVE, strings, vector, 0)
 
 

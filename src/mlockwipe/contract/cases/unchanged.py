@@ -118,10 +118,10 @@ def dumpable(program: Program) -> None:
     from mlockwipe.linux.libc import libc
 
     get, set_ = 3, 4  # include/uapi/linux/prctl.h: PR_GET_DUMPABLE, PR_SET_DUMPABLE
-    _same(program, "dumpable", lambda: libc.prctl(get))
+    _same(program, "dumpable", lambda: libc.prctl(get, 0, 0, 0, 0))
     for value in (0, 1, 0):
         program.check("PR_SET_DUMPABLE", libc.prctl(set_, value, 0, 0, 0), 0)
-        program.check("PR_GET_DUMPABLE", libc.prctl(get), value)
+        program.check("PR_GET_DUMPABLE", libc.prctl(get, 0, 0, 0, 0), value)
 
 
 @case("L7", "locked-amount", KEPT, "how much it has locked, as /proc tells it", shows=False)
