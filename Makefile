@@ -12,8 +12,8 @@ SHELL := /bin/bash
 
 .PHONY: help
 help: ## show these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do \
-		printf '  make %-8s %s\n' "$$target" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do \
+		printf '  make %-10s %s\n' "$$target" "$$text"; done
 
 .PHONY: setup
 setup: $(VENV)/.dev ## make .venv with mlockwipe and what its tests need
@@ -43,9 +43,16 @@ soak: setup ## run every way to die by the thousand (takes long)
 bench: setup ## measure the costs as ratios
 	@$(BIN)/python benchmarks/bench.py
 
+.PHONY: lab-setup
+lab-setup: $(VENV)/.lab ## install what the virtual machines need (QEMU and others by apt, as root)
+
+.PHONY: lab
+lab: $(VENV)/.lab ## the cases in virtual machines, on Debian's 6.1 and 6.12 (takes long)
+	@$(BIN)/mlockwipe lab verify --kernel debian-6.1 --kernel debian-6.12 --json lab.json --html lab
+
 .PHONY: clean
 clean: ## remove .venv and everything that was made
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist lab lab.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Two stamps: what a user needs, and on top of it what the tests need. A .venv that can't run pip (its interpreter
@@ -59,6 +66,19 @@ $(VENV)/.runtime: pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
 	@$(BIN)/python -m compileall -q src  # or every start compiles, where the user may not write here
+	@touch $@
+
+LAB_PACKAGES := qemu-system-x86 kmod busybox-static e2fsprogs iproute2
+
+$(VENV)/.lab: $(VENV)/.runtime
+	@if [ -n "$$(dpkg-query -W -f '$${db:Status-Abbrev}\n' $(LAB_PACKAGES) 2>&1 | grep -v '^ii')" ]; then \
+		if [ "$$(id -u)" = 0 ]; then \
+			apt-get update -q && apt-get install -q -y --no-install-recommends $(LAB_PACKAGES); \
+		else \
+			echo "as root: apt-get install --no-install-recommends $(LAB_PACKAGES)" >&2; exit 1; \
+		fi; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lab]'
 	@touch $@
 
 # The pip of Debian 12 knows no --group, so the group is read from pyproject.toml.

@@ -215,6 +215,52 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 0 if all(as_expected(name, run) for name, run in results.items()) else 1
 
 
+# lab
+
+
+def _lab_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["verify"], help="run the contract's cases in virtual machines")
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        metavar="debian-6.1|debian-6.12|PATH",
+        help="boot this kernel; may be given again (default: debian-6.1)",
+    )
+    parser.add_argument(
+        "--carrier",
+        action="append",
+        choices=["none", "init_on_free", "supervisor"],
+        help="judge this carrier; may be given again (default: all)",
+    )
+    parser.add_argument("--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'")
+    parser.add_argument("--all", action="store_true", help="a line for every case, not for every row of the contract")
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts and what was found where")
+    parser.add_argument("--html", metavar="DIR", help="write the matrix as pages for a browser")
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    from mlockwipe.verify import matching
+
+    if not matching(arguments.case):
+        VERBS["lab"].parser("lab").error(f"no case matches '{arguments.case}'")
+    try:
+        from mlockwipe.lab.command import lab_verify
+    except ModuleNotFoundError as error:
+        raise Refused(
+            f"the lab needs the Python package of {error.name}: run `make lab-setup`, or pip install 'mlockwipe[lab]'"
+        ) from error
+
+    with _Stdout():
+        return lab_verify(
+            list(dict.fromkeys(arguments.kernel or ["debian-6.1"])),
+            list(dict.fromkeys(arguments.carrier or ["none", "init_on_free", "supervisor"])),
+            arguments.case,
+            every_case=arguments.all,
+            json_file=arguments.json,
+            html=arguments.html,
+        )
+
+
 # completion
 
 
@@ -296,6 +342,15 @@ VERBS = {
         example="  mlockwipe status --json | jq '.checks[] | select(.state == \"bad\")'",
         arguments=_status_arguments,
         call=_status,
+    ),
+    "lab": _Verb(
+        summary="run the cases in virtual machines, judged by a search of all their memory",
+        description="Boot kernels in QEMU, run every case of the contract under each carrier, stop the machine and "
+        "search all of its memory from outside for what should be gone. Without a carrier it must be found. The "
+        "exit status is 0 when every verdict is the expected one, else 1. `make lab-setup` installs what is needed.",
+        example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
+        arguments=_lab_arguments,
+        call=_lab,
     ),
     "completion": _Verb(
         summary="print the completion script for a shell",

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""The carriers as the lab knows them: a kernel to boot, words on its command line, a way to run a command."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from mlockwipe.contract import BARE, all_cases
+from mlockwipe.errors import Refused
+from mlockwipe.supervisor.limits import LIMITS
+
+# Debian's kernel zeroes what it hands out, which wears down what a case left behind before it is found.
+_STOCK = ("init_on_alloc=0", "init_on_free=0")
+
+_ZEROES_ALL = "it zeroes everything that is freed, what the program had unlocked included"
+_HUGE_LATE = "a huge page is freed, and so zeroed, as a whole: a part that was unmapped lives on with the rest"
+_REPLACED = "its old pages are freed, and so zeroed, a moment later"
+
+
+@dataclass(frozen=True)
+class LabCarrier:
+    """`append`: words for the kernel's command line. `prefix`: what a command runs under in the guest.
+    `limits`: the cases that it is known not to fulfil, each with the reason.
+    """
+
+    name: str
+    append: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+
+def _matching(*limits: tuple[str, str]) -> dict[str, str]:
+    return {
+        case.name: reason for case in all_cases() for pattern, reason in limits if fnmatchcase(case.name, pattern)
+    }
+
+
+def _carriers() -> list[LabCarrier]:
+    # -P: a directory named mlockwipe where the user happens to stand is not ours
+    run = (sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--")
+    return [
+        LabCarrier(BARE, _STOCK),
+        LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), (), _matching(("L1-*", _ZEROES_ALL))),
+        LabCarrier("supervisor", _STOCK, run, LIMITS),
+    ]
+
+
+CARRIERS = {carrier.name: carrier for carrier in _carriers()}
+
+
+def lab_carrier(name: str) -> LabCarrier:
+    """Raises Refused when there is none of that name."""
+    if name not in CARRIERS:
+        raise Refused(f"there is no carrier {name}: it is one of {', '.join(CARRIERS)}")
+    return CARRIERS[name]

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""`mlockwipe lab verify`: boot, judge, print, write."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from mlockwipe.contract import print_table
+from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.kernel import kernel
+from mlockwipe.lab.machine import check_tools
+from mlockwipe.lab.report import as_document, write_pages
+from mlockwipe.lab.verify import Run, Verdict, verify
+from mlockwipe.verify import ReportFile, machine, matching
+
+
+def lab_verify(
+    kernels: Sequence[str],
+    carriers: Sequence[str],
+    pattern: str,
+    *,
+    every_case: bool,
+    json_file: str | None,
+    html: str | None,
+) -> int:
+    """The exit status: 0 when every run is as it must be. Raises Refused."""
+    check_tools()
+    cases = matching(pattern)
+    chosen = [lab_carrier(name) for name in carriers]
+    booted = [kernel(name) for name in kernels]
+    file = ReportFile(json_file) if json_file else None
+    if html is not None:
+        Path(html).mkdir(parents=True, exist_ok=True)
+
+    console = Console()
+    runs: list[Run] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    err = Console(stderr=True)
+    for one in booted:
+        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+            bars = {
+                carrier.name: progress.add_task(f"{one.release}, {carrier.name}", total=len(cases))
+                for carrier in chosen
+            }
+            here = list(verify(one, chosen, cases, _Advance(progress, bars)))
+        runs += here
+        _print(console, here, every_case)
+    if file is not None:
+        file.write(json.dumps(as_document(runs, machine()), indent=2) + "\n")
+    if html is not None:
+        write_pages(runs, machine(), Path(html))
+    return 0 if runs and all(run.ok for run in runs) else 1
+
+
+class _Advance:
+    """Moves a carrier's bar on with every verdict."""
+
+    def __init__(self, progress: Progress, bars: Mapping[str, TaskID]) -> None:
+        self._progress = progress
+        self._bars = bars
+
+    def __call__(self, run: Run, verdict: Verdict) -> None:
+        self._progress.advance(self._bars[run.carrier.name])
+
+
+def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
+    ended = [run for run in runs if run.failed is None]
+    if ended:
+        how = ", ".join(f"{run.carrier.name} {run.seconds:.0f} s" for run in ended)
+        console.print(
+            f"[bold]Linux {ended[0].kernel.release}[/], under {ended[0].acceleration}: {how}", highlight=False
+        )
+        print_table({run.carrier.name: run.results for run in ended}, console, every_case=every_case)
+    for run in runs:
+        if run.blind_rows:
+            console.print(f"[bold red]the judge is blind in {', '.join(run.blind_rows)}[/]: nothing leaked there")
+        if run.failed is not None:
+            console.print(f"[bold red]{run.carrier.name}: {run.failed}[/]; the end of its console:", highlight=False)
+            console.print("\n".join(run.console.splitlines()[-20:]), markup=False, highlight=False)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""The memory of a virtual machine, searched from outside.
+
+The machine's RAM is a file that QEMU maps shared, so it is searched in place, without a copy. The machine has
+less RAM than fits below the hole for devices at the end of the first 4 GiB (2 GiB on QEMU's q35:
+hw/i386/pc_q35.c), so an offset in the file is a physical address of the guest.
+"""
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mlockwipe.linux import mm
+from mlockwipe.linux.libc import function
+from mlockwipe.linux.mm import PAGE_SIZE
+
+_PART = 32 << 20  # bytes
+SMALLEST_NEEDLE = 8  # bytes: shorter ones turn up by chance
+
+
+_memmem = function(
+    "memmem", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, sleeps=True
+)
+
+
+class Ram:
+    """`path`: the file. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._size = os.fstat(self._fd).st_size
+        self._start = mm.mmap(0, self._size, mm.PROT_READ, mm.MAP_SHARED, self._fd)
+
+    def close(self) -> None:
+        mm.munmap(self._start, self._size)
+        os.close(self._fd)
+
+    @property
+    def touched(self) -> int:
+        """How many bytes the guest has touched so far, in whole blocks of the file."""
+        return sum(end - start for start, end in self._data())
+
+    def find(self, needle: bytes) -> Iterator[int]:
+        """The physical address of every place where `needle` stands, also across page boundaries.
+
+        The machine must be stopped, or what moves meanwhile may be missed.
+        """
+        if len(needle) < SMALLEST_NEEDLE:
+            raise ValueError(f"a needle of {len(needle)} bytes is too short: {SMALLEST_NEEDLE} at least")
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # the machine stands still: all processors are ours
+            for found in pool.map(lambda part: self._find(needle, *part), list(self._parts(len(needle)))):
+                yield from found
+
+    def _find(self, needle: bytes, start: int, end: int) -> list[int]:
+        places = []
+        while found := _memmem(self._start + start, end - start, needle, len(needle)):
+            start = found - self._start + 1
+            places.append(start - 1)
+        return places
+
+    def _parts(self, length: int) -> Iterator[tuple[int, int]]:
+        """The data in parts that can be searched at the same time; a needle of `length` bytes is whole in one."""
+        for start, end in self._data():
+            for at in range(start, end, _PART):
+                yield at, min(at + _PART + length - 1, end)
+
+    def pairs(self, first: int, seconds: Sequence[int]) -> dict[int, dict[int, int]]:
+        """Where the 64-bit word `first` is followed by one of `seconds`: {second: {page: pairs in it}}.
+
+        A page is a number: its physical address / PAGE_SIZE. Words are little-endian.
+        """
+        wanted = {second.to_bytes(8, "little"): second for second in seconds}
+        found: dict[int, dict[int, int]] = {second: {} for second in seconds}
+        for at in self.find(first.to_bytes(8, "little")):
+            second = wanted.get(ctypes.string_at(self._start + at + 8, 8)) if at + 16 <= self._size else None
+            if second is not None:
+                pages = found[second]
+                pages[at // PAGE_SIZE] = pages.get(at // PAGE_SIZE, 0) + 1
+        return found
+
+    def _data(self) -> Iterator[tuple[int, int]]:
+        """The parts of the file that were ever written: what a guest has not touched is a hole."""
+        end = 0
+        while end < self._size:
+            try:
+                start = os.lseek(self._fd, end, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            end = os.lseek(self._fd, start, os.SEEK_HOLE)
+            yield start, end

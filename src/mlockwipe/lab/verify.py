@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: MIT
+"""The matrix: every case under every carrier on every kernel, judged by searching the guest's memory."""
+
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mlockwipe.contract import BARE, Case, Result
+from mlockwipe.contract.case import WIPED
+from mlockwipe.contract.pattern import FIRST
+from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
+from mlockwipe.lab.carriers import LabCarrier
+from mlockwipe.lab.kernel import Kernel
+from mlockwipe.lab.machine import GuestFailed, Machine, boot
+
+PENDING = 6  # cases at a time that are not judged yet
+SILENCE = 240.0  # seconds without a word of the guest: it hangs
+
+TRIES = 3  # more, for a control that found nothing
+
+_IN_USE = "nothing wiped its pages, but others used them before they could be searched"
+_NO_CONTROL = "nothing was found without a carrier either"
+
+GUEST = (sys.executable, "-P", "-m", "mlockwipe.lab.guest")
+
+OnResult = Callable[["Run", "Verdict"], None]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one moment's search found: how many pages, and the first of them, each as frame, pairs and kind."""
+
+    pages: int
+    places: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A case's result, and what was found of its secret: `alive` while the program waited right after the
+    release, `gone` when all its processes were gone. `seconds` in the guest."""
+
+    result: Result
+    alive: Look
+    gone: Look
+    seconds: float
+
+
+@dataclass
+class Run:
+    """One carrier on one kernel. `failed`: why the guest did not get to the end, with `console`."""
+
+    kernel: Kernel
+    carrier: LabCarrier
+    acceleration: str = ""
+    guest: dict[str, Any] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    failed: str | None = None
+    console: str = ""
+
+    @property
+    def results(self) -> list[Result]:
+        return [verdict.result for verdict in self.verdicts]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the guest got to the end, the judge could see in every row, and all is as it must be."""
+        return self.failed is None and not self.blind_rows and as_expected(self.carrier.name, self.results)
+
+    @property
+    def blind_rows(self) -> list[str]:
+        """The rows of the contract in which nothing was found although nothing wiped it."""
+        if self.carrier.name != BARE:
+            return []
+        rows = dict.fromkeys(result.row for result in self.results if result.expected == WIPED)
+        return [row for row in rows if not any(r.row == row and r.verdict == LEAKED for r in self.results)]
+
+
+def verify(
+    kernel: Kernel,
+    carriers: Sequence[LabCarrier],
+    cases: Sequence[Case],
+    on_result: OnResult = lambda run, verdict: None,
+) -> Iterator[Run]:
+    """A run for each carrier, no carrier first. A guest that fails ends its run, not the others."""
+    control: set[str] | None = None
+    for carrier in sorted(carriers, key=lambda carrier: carrier.name != BARE):
+        run = verify_one(kernel, carrier, cases, on_result)
+        if carrier.name == BARE and run.failed is None:
+            control = {result.case for result in run.results if result.verdict == LEAKED}
+        elif control is not None:
+            run.verdicts = [_held_against(control, verdict) for verdict in run.verdicts]
+        yield run
+
+
+def _held_against(control: Collection[str], verdict: Verdict) -> Verdict:
+    """What is not found proves something only where it was found without a carrier."""
+    result = verdict.result
+    if result.verdict != WIPED or result.case in control:
+        return verdict
+    return replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_NO_CONTROL))
+
+
+def verify_one(
+    kernel: Kernel, carrier: LabCarrier, cases: Sequence[Case], on_result: OnResult = lambda run, verdict: None
+) -> Run:
+    """Boot once and judge every case; with no carrier again those whose pages were in use before they were seen."""
+    run = Run(kernel, carrier)
+    began = time.monotonic()
+    try:
+        with boot(kernel, GUEST, append=carrier.append) as machine:
+            run.acceleration, run.guest = machine.acceleration, machine.hello
+            found: dict[str, Verdict] = {}
+            wanted = list(cases)
+            for last in (*((False,) * TRIES if carrier.name == BARE else ()), True):
+                missed = []
+                for verdict in _judged(machine, carrier, wanted):
+                    result = verdict.result
+                    if carrier.name == BARE and result.verdict == WIPED:
+                        missed.append(result.case)
+                        verdict = replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_IN_USE))
+                    found[result.case] = verdict
+                    if last or result.case not in missed:
+                        on_result(run, verdict)
+                wanted = [case for case in wanted if case.name in missed]
+            run.verdicts = [found[case.name] for case in cases]
+    except GuestFailed as failed:
+        run.failed, run.console = str(failed), failed.console
+    run.seconds = time.monotonic() - began
+    return run
+
+
+def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case]) -> Iterator[Verdict]:
+    """Each case's verdict as it comes."""
+    told = {"name": carrier.name, "prefix": carrier.prefix, "limits": dict(carrier.limits)}
+    waiting = deque(enumerate(cases))
+    pending = 0
+    patient: list[dict[str, Any]] = []
+    while waiting or pending:
+        # Programs run one at a time, but the next may begin while the memory of the last ones settles.
+        while waiting and pending < PENDING:
+            number, case = waiting.popleft()
+            machine.send({"id": number, "case": case.name, "carrier": told})
+            pending += 1
+        if pending > len(patient):
+            message = machine.receive(SILENCE)
+            if "result" in message:
+                pending -= 1
+                yield _verdict(message)
+                continue
+            patient.append(message)
+            if message["patient"] and pending > len(patient):
+                continue
+        _answer(machine, patient)
+        patient = []
+
+
+def _answer(machine: Machine, searches: Sequence[dict[str, Any]]) -> None:
+    """Look for the words that the guest asks for, while it stands still."""
+    words = [int(word) for search in searches for word in search["search"]]
+    with machine.stopped() as ram:
+        pairs = ram.pairs(FIRST, words)
+    for search in searches:
+        machine.send({"id": search["id"], "found": {word: pairs[int(word)] for word in search["search"]}})
+
+
+def _verdict(message: dict[str, Any]) -> Verdict:
+    result = Result(**message["result"])
+    if result.verdict == NEEDS_RAM_SCAN:  # what the case itself says when a machine can't run it
+        result = replace(result, verdict=UNPROVEN)
+    return Verdict(
+        result,
+        Look(**message["alive"]),
+        Look(**message["gone"]),
+        message["seconds"],
+    )
