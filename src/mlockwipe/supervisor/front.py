@@ -91,7 +91,10 @@ class _Front:
                 self._started(pid)
             case "ended":
                 # no descendant is left: the report is final, and no zombie of ours stays for whoever reaps here
-                os.waitpid(self._guardian, 0)
+                with suppress(
+                    ChildProcessError
+                ):  # said twice, when the supervisor is killed between this and its end
+                    os.waitpid(self._guardian, 0)
             case "exited":
                 return int(rest)
             case "killed":
