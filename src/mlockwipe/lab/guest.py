@@ -19,8 +19,6 @@ import platform
 import queue
 import secrets
 import subprocess
-import sys
-import sysconfig
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -29,7 +27,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import mlockwipe
 from mlockwipe.contract.carrier import Carrier
 from mlockwipe.contract.case import KEPT, WIPED, Case
 from mlockwipe.contract.cases import all_cases
@@ -37,7 +34,7 @@ from mlockwipe.contract.judge import judge_by
 from mlockwipe.contract.pattern import OWN_WORDS
 from mlockwipe.contract.program import PAGES
 from mlockwipe.contract.result import DAMAGED, LEAKED, record
-from mlockwipe.lab.names import CACHED, PORT
+from mlockwipe.lab.names import PORT
 from mlockwipe.lab.nursery import Nursery
 from mlockwipe.linux.physical import Frames, mapped
 
@@ -221,7 +218,6 @@ def prepare() -> None:
     _module("virtio_blk")
     with suppress(OSError):  # a kernel without memory control groups; the case says so
         Path("/sys/fs/cgroup/cgroup.subtree_control").write_text("+memory")
-    _share_with_cache()
     _run("mkfs.ext4", "-q", "-F", "/dev/vda")
     _run("mount", "/dev/vda", "/var/tmp")  # direct I/O needs a disk
     os.chmod("/var/tmp", 0o1777)
@@ -236,17 +232,6 @@ def prepare() -> None:
         with suppress(FileNotFoundError):  # a kernel without it; the case says so
             Path(path).write_text(value)
     _run("ip", "link", "set", "lo", "up")
-
-
-def _share_with_cache() -> None:
-    """Put the share that is cached in the place of the one that is not, for what every Python start reads."""
-    place = Path("/run/cached")
-    place.mkdir()
-    options = "ro,version=9p2000.L,trans=virtio,cache=loose,msize=524288"
-    _run("mount", "-t", "9p", "-o", options, CACHED, str(place))
-    needed = {sysconfig.get_path("stdlib"), sys.prefix, str(Path(mlockwipe.__file__).parents[1])}
-    for path in sorted(needed):
-        _run("mount", "--bind", f"{place}{path}", path)
 
 
 def _module(name: str) -> None:

@@ -9,11 +9,13 @@ talk through a virtio port, one JSON object a line.
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +26,7 @@ from typing import Any
 from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
+import mlockwipe
 from mlockwipe.errors import Refused
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.names import CACHED, PORT
@@ -269,7 +272,7 @@ def _start(
     argv += ["--disable-kvm"] if acceleration == "tcg" else []
     argv += [f"--append={option}" for option in append]
     argv += [f"--qemu-opts={option}" for option in qemu]
-    argv += ["--exec", " ".join(program)]
+    argv += ["--exec", f"{_share_with_cache()} && exec {shlex.join(program)}"]
     with (place / "console").open("wb") as console:
         process = subprocess.Popen(
             argv,
@@ -281,6 +284,19 @@ def _start(
             start_new_session=True,
         )
     return Machine(place, process, acceleration)
+
+
+def _share_with_cache() -> str:
+    """What the guest's shell does to see Python and mlockwipe through the share that is cached.
+
+    They may also lie where the guest has an empty directory of its own, as in /var/tmp.
+    """
+    place, options = "/run/cached", "ro,version=9p2000.L,trans=virtio,cache=loose,msize=524288"
+    steps = [f"mkdir {place}", f"mount -t 9p -o {options} {CACHED} {place}"]
+    needed = {sysconfig.get_path("stdlib"), sys.prefix, str(Path(mlockwipe.__file__).parents[1])}
+    for path in map(shlex.quote, sorted(needed)):
+        steps += [f"mkdir -p {path}", f"mount --bind {place}{path} {path}"]
+    return " && ".join(steps)
 
 
 def _room(memory: int) -> str | None:
