@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: MIT
+"""Find a moment at which a key manager holds its secret, kill it there, and see what is left.
+
+Moments are found by looking. The processes that may hold the secret are stopped at varied points of an
+operation, and all memory is searched from outside; a moment counts when the secret stands in a page of such a
+process. Without one there is no result: nothing was shown then, and nothing was clean.
+"""
+
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from statistics import median
+
+from mlockwipe.lab.key_managers import PASSPHRASE, KeyManager, Operation, Wrap
+from mlockwipe.lab.key_managers.pages import ANCESTOR, ITSELF, Locks, Mapped, of_process, traced
+from mlockwipe.lab.key_managers.processes import all_ended, descendants, end, kill, named, resume, stop
+from mlockwipe.linux import procfs
+from mlockwipe.linux.mm import PAGE_SIZE
+from mlockwipe.linux.physical import Frames
+
+TRIES = 60
+BETTER = 20  # so many of them for locked memory, where a program locks any; then other memory will do
+SETTLE = 0.2  # seconds between the end of the last process and the look at what is left
+
+LOCKED, INHERITED = "locked", "inherited"
+UNLOCKED, UNLOCKED_AGAIN = "unlocked", "unlocked again"
+OTHER, NEW = "other process", "not there"
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly, however many there are
+
+Look = Callable[[], Mapping[str, Sequence[int]]]  # the physical addresses of every needle, by label
+
+
+@dataclass(frozen=True, slots=True)
+class Remain:
+    """A page with the secret after death. `state`: what it is now. `was`: what it was just before."""
+
+    label: str
+    address: int
+    state: str
+    was: str
+
+
+@dataclass(slots=True)
+class Result:
+    """`before` and `after`: pages by needle. `where`: the pages before, by what they were and whose: 'locked',
+    'inherited' from a process that had locked them, never locked ('unlocked'), 'unlocked again' (one munlock
+    ends all locks of a page, also for a neighbour on it), of an 'other process' than the holders, or the state
+    of a page that belongs to no process."""
+
+    key_manager: str
+    carrier: str
+    moment: str = "not found"
+    tries: int = 0
+    locks: str = "no, VmLck 0 kB"
+    before: dict[str, int] = field(default_factory=dict)
+    where: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+    remains: list[Remain] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def hold(manager: KeyManager, prepared: Path, look: Look, wrap: Wrap, carrier: str, tries: int = TRIES) -> Result:
+    """Run the second half of `manager` with a copy of what the first half left in `prepared`."""
+    result = Result(manager.name, carrier)
+    with tempfile.TemporaryDirectory(prefix="km-", dir="/tmp") as place, all_ended(), traced() as locks:
+        directory = Path(place, "k")
+        shutil.copytree(prepared, directory)
+        others = set(descendants())
+        with manager.operate(directory, wrap) as operation:
+            moment = _find(operation, look, locks, result, tries)
+            if moment is not None:
+                kill(moment.holders)
+        end(but=others)
+        if moment is not None:
+            time.sleep(SETTLE)
+            _judge(look(), moment.was, result)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """`holders`: the processes that hold the secret, stopped. `was`: what each page with it is, by frame."""
+
+    holders: list[int]
+    was: dict[int, str]
+
+
+def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries: int) -> _Moment | None:
+    for result.tries, delay in enumerate(_delays(operation, tries), 1):
+        operation.begin()
+        time.sleep(delay)
+        stopped = stop(named(operation.holders))
+        if stopped:
+            seen = look()
+            owners = _owners(stopped, _frames(seen))
+            was = {frame: _was(owners.get(frame), frame, stopped, locks) for frame in _frames(seen)}
+            secret = {label: addresses for label, addresses in seen.items() if label != PASSPHRASE}
+            kinds = Counter(was[frame] for frame in _frames(secret))
+            # A copy outside of locked memory may be all there is, but it is not what this is about: look for more.
+            more = result.tries <= BETTER and any(locks.taken(pid) or _locked_kb(pid) for pid in stopped)
+            if kinds[LOCKED] or kinds[INHERITED] or (kinds[UNLOCKED] + kinds[UNLOCKED_AGAIN] and not more):
+                result.moment = "found"
+                result.before = _count(seen)
+                result.where = dict(Counter(_place(kind, owners.get(frame)) for frame, kind in was.items()))
+                result.locks = _locks(stopped, locks)
+                return _Moment([pid for pid in stopped if any(pid == page.pid for page in owners.values())], was)
+        resume(stopped)
+        operation.finish()
+    return None
+
+
+def _delays(operation: Operation, tries: int) -> Iterator[float]:
+    """In seconds, spread over the time that an operation takes which is left alone."""
+    durations = []
+    for _ in range(3):  # the first starts an agent, loads libraries
+        operation.begin()
+        begun = time.monotonic()
+        operation.finish()
+        durations.append(time.monotonic() - begun)
+    duration = median(durations)
+    for number in range(tries):
+        yield duration * (number * GOLDEN % 1)
+
+
+def _frames(seen: Mapping[str, Sequence[int]]) -> set[int]:
+    return {address // PAGE_SIZE for addresses in seen.values() for address in addresses}
+
+
+def _count(seen: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Pages by label."""
+    return {label: len({address // PAGE_SIZE for address in addresses}) for label, addresses in seen.items()}
+
+
+def _kind(frame: int) -> str:
+    """What a page is that belongs to none of the processes.
+
+    'anonymous, unmapped': its process is gone, and a CPU has it in a batch that it has not worked off yet (mm/swap.c,
+    mm/mlock.c). It is as good as free.
+    """
+    frames = _all_frames()
+    kind = frames.kind(frame)
+    return kind if kind != "anonymous" or frames.mappings(frame) else "anonymous, unmapped"
+
+
+@cache
+def _all_frames() -> Frames:
+    return Frames()
+
+
+def _owners(stopped: Sequence[int], wanted: set[int]) -> dict[int, Mapped]:
+    """Who has the pages with the secret: of those that share one, the process that was stopped and has it locked."""
+    owners: dict[int, Mapped] = {}
+    for pid in [*stopped, *(set(descendants()) - set(stopped))]:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for frame, page in of_process(pid, wanted):
+                if frame not in owners or (pid in stopped and page.locked):
+                    owners[frame] = page
+    return owners
+
+
+def _was(page: Mapped | None, frame: int, stopped: Sequence[int], locks: Locks) -> str:
+    if page is None:
+        return _kind(frame)
+    if page.pid not in stopped:
+        return OTHER
+    if page.locked:
+        return LOCKED
+    return {None: UNLOCKED, ITSELF: UNLOCKED_AGAIN, ANCESTOR: INHERITED}[locks.by_whom(page.pid, page.address)]
+
+
+def _place(kind: str, page: Mapped | None) -> str:
+    if page is None:
+        return kind
+    where = Path(page.name).name if page.name else "anonymous"
+    with suppress(OSError):
+        where += f" of {Path(f'/proc/{page.pid}/comm').read_text().strip()}"
+    return f"{kind}, {where}"
+
+
+def _locked_kb(pid: int) -> int:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return int(procfs.status_field(pid, "VmLck").split()[0])
+    return 0
+
+
+def _locks(stopped: Sequence[int], locks: Locks) -> str:
+    locked = max(map(_locked_kb, stopped))
+    answer = "yes" if locked else "inherited" if any(map(locks.taken, stopped)) else "no"
+    return f"{answer}, VmLck {locked} kB"
+
+
+def _judge(seen: Mapping[str, Sequence[int]], was: Mapping[int, str], result: Result) -> None:
+    result.after = _count(seen)
+    result.remains = [
+        Remain(label, address, _kind(address // PAGE_SIZE), was.get(address // PAGE_SIZE, NEW))
+        for label, addresses in seen.items()
+        for address in addresses
+    ]

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""All key managers, by name."""
+
+from mlockwipe.errors import Refused
+from mlockwipe.lab.key_managers import KeyManager
+from mlockwipe.lab.key_managers.chrony import CHRONY
+from mlockwipe.lab.key_managers.cryptsetup import CRYPTSETUP
+from mlockwipe.lab.key_managers.gnome_keyring import GNOME_KEYRING
+from mlockwipe.lab.key_managers.gpg import GPG
+from mlockwipe.lab.key_managers.keepassxc import KEEPASSXC
+from mlockwipe.lab.key_managers.minisign import MINISIGN
+from mlockwipe.lab.key_managers.openvpn import OPENVPN
+from mlockwipe.lab.key_managers.pinentry import PINENTRY
+from mlockwipe.lab.key_managers.services import SERVICES
+from mlockwipe.lab.key_managers.softhsm import SOFTHSM
+from mlockwipe.lab.key_managers.ssh_agent import SSH_AGENT
+
+KEY_MANAGERS: tuple[KeyManager, ...] = (
+    *GPG,
+    PINENTRY,
+    GNOME_KEYRING,
+    MINISIGN,
+    *SERVICES,
+    CRYPTSETUP,
+    KEEPASSXC,
+    CHRONY,
+    OPENVPN,
+    SSH_AGENT,
+    SOFTHSM,
+)
+
+
+def key_manager(name: str) -> KeyManager:
+    """Raises Refused."""
+    for manager in KEY_MANAGERS:
+        if manager.name == name:
+            return manager
+    raise Refused(f"there is no key manager {name}: name one of {', '.join(known.name for known in KEY_MANAGERS)}")
