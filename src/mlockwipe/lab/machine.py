@@ -65,6 +65,8 @@ def check_tools() -> None:
     ]
     if missing:
         raise Refused(f"the lab needs {', '.join(missing)}: run `make lab-setup`, or apt-get install them")
+    if Path(sys.prefix).is_relative_to("/var/tmp"):
+        raise Refused(f"a guest has a /var/tmp of its own and can't see {sys.prefix}: install mlockwipe elsewhere")
     if shutil.which("vng", path=_PATH) is None:
         raise Refused("the lab needs virtme-ng: run `make lab-setup`, or pip install 'mlockwipe[lab]'")
 
@@ -287,10 +289,7 @@ def _start(
 
 
 def _share_with_cache() -> str:
-    """What the guest's shell does to see Python and mlockwipe through the share that is cached.
-
-    They may also lie where the guest has an empty directory of its own, as in /var/tmp.
-    """
+    """What the guest's shell does to see Python and mlockwipe through the share that is cached."""
     place, options = "/run/cached", "ro,version=9p2000.L,trans=virtio,cache=loose,msize=524288"
     steps = [f"mkdir {place}", f"mount -t 9p -o {options} {CACHED} {place}"]
     needed = {sysconfig.get_path("stdlib"), sys.prefix, str(Path(mlockwipe.__file__).parents[1])}

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -25,12 +25,13 @@ from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.linux.physical import Frames
 
 TRIES = 60
-BETTER = 20  # so many of them for locked memory, where a program locks any; then other memory will do
+BETTER = 30  # so many of them for locked memory, where a program locks any; then other memory will do
 SETTLE = 0.2  # seconds between the end of the last process and the look at what is left
 
 LOCKED, INHERITED = "locked", "inherited"
 UNLOCKED, UNLOCKED_AGAIN = "unlocked", "unlocked again"
 OTHER, NEW = "other process", "not there"
+NEAR = 0.1  # of an operation: how near to a moment at which it was seen the next is
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly, however many there are
 
 Look = Callable[[], Mapping[str, Sequence[int]]]  # the physical addresses of every needle, by label
@@ -94,9 +95,13 @@ class _Moment:
 
 
 def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries: int) -> _Moment | None:
-    for result.tries, delay in enumerate(_delays(operation, tries), 1):
+    duration = _duration(operation)
+    near: float | None = None  # the delay at which the secret was last seen, only not as it should
+    for result.tries in range(1, tries + 1):
+        spread = result.tries * GOLDEN % 1
+        delay = duration * spread if near is None or result.tries % 2 else near + duration * NEAR * (spread - 0.5)
         operation.begin()
-        time.sleep(delay)
+        time.sleep(max(0.0, delay))
         stopped = stop(named(operation.holders))
         if stopped:
             seen = look()
@@ -112,22 +117,22 @@ def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries:
                 result.where = dict(Counter(_place(kind, owners.get(frame)) for frame, kind in was.items()))
                 result.locks = _locks(stopped, locks)
                 return _Moment([pid for pid in stopped if any(pid == page.pid for page in owners.values())], was)
+            if kinds[UNLOCKED] or kinds[UNLOCKED_AGAIN]:
+                near = delay
         resume(stopped)
         operation.finish()
     return None
 
 
-def _delays(operation: Operation, tries: int) -> Iterator[float]:
-    """In seconds, spread over the time that an operation takes which is left alone."""
+def _duration(operation: Operation) -> float:
+    """How many seconds an operation takes that is left alone."""
     durations = []
     for _ in range(3):  # the first starts an agent, loads libraries
         operation.begin()
         begun = time.monotonic()
         operation.finish()
         durations.append(time.monotonic() - begun)
-    duration = median(durations)
-    for number in range(tries):
-        yield duration * (number * GOLDEN % 1)
+    return median(durations)
 
 
 def _frames(seen: Mapping[str, Sequence[int]]) -> set[int]:
