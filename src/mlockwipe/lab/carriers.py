@@ -17,6 +17,12 @@ _ZEROES_ALL = "it zeroes everything that is freed, what the program had unlocked
 _HUGE_LATE = "a huge page is freed, and so zeroed, as a whole: a part that was unmapped lives on with the rest"
 _REPLACED = "its old pages are freed, and so zeroed, a moment later"
 
+# What only a search of all memory can see: copies that the kernel makes and gives back on its own.
+_KERNELS_COPIES = {
+    "W12-child-swapped": "the kernel has given the page back before, when it swapped its contents out",
+    "W13-collapse": "the kernel gives the small pages back when it has copied them into a huge one",
+}
+
 
 @dataclass(frozen=True)
 class LabCarrier:
@@ -36,13 +42,22 @@ def _matching(*limits: tuple[str, str]) -> dict[str, str]:
     }
 
 
+_INIT_ON_FREE = _matching(
+    ("L1-*", _ZEROES_ALL),
+    ("W13-unmap-*", _HUGE_LATE),
+    ("W13-dontneed-part", _HUGE_LATE),
+    ("W13-moved", _HUGE_LATE),
+    ("W13-collapse", _REPLACED),
+)
+
+
 def _carriers() -> list[LabCarrier]:
     # -P: a directory named mlockwipe where the user happens to stand is not ours
     run = (sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--")
     return [
         LabCarrier(BARE, _STOCK),
-        LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), (), _matching(("L1-*", _ZEROES_ALL))),
-        LabCarrier("supervisor", _STOCK, run, LIMITS),
+        LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), (), _INIT_ON_FREE),
+        LabCarrier("supervisor", _STOCK, run, {**LIMITS, **_KERNELS_COPIES}),
     ]
 
 
