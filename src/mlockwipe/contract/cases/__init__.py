@@ -21,6 +21,8 @@ _SUBJECTS = (
     "huge_page",
     "unlocked",
     "file",
+    "read_only_file",
+    "library",
     "shared",
     "other_view",
     "failed_exec",

@@ -11,7 +11,7 @@ from mlockwipe.contract.program import PAGES, PRIVATE, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm
 
 
-def _file(flags: int = os.O_RDWR) -> int:
+def painted_file(flags: int = os.O_RDWR) -> int:
     """A file of PAGES painted pages, opened with `flags`."""
     fd = os.open("file", os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(fd, SIZE)
@@ -22,7 +22,7 @@ def _file(flags: int = os.O_RDWR) -> int:
     return os.open("file", flags)
 
 
-def _is_unharmed(program: Program, fd: int) -> None:
+def is_unharmed(program: Program, fd: int) -> None:
     at = mm.mmap(0, SIZE, mm.PROT_READ, mm.MAP_SHARED, fd)
     program.intact("the file", at)
 
@@ -36,7 +36,7 @@ def _released(
     status: int = 0,
 ) -> None:
     """A child maps and locks the file's pages, shows them and releases them."""
-    fd = _file(flags)
+    fd = painted_file(flags)
 
     def body() -> None:
         at = mm.mmap(0, SIZE, prot, sharing, fd)
@@ -45,7 +45,7 @@ def _released(
         release(at)
 
     program.reap(program.fork(body), status)
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
 
 
 def _unmap(at: int) -> None:
@@ -87,7 +87,7 @@ def shared_dirty(program: Program) -> None:
         program.show(at)
 
     program.reap(program.fork(body))
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
 
 
 @case("L2", "shared-read-only", KEPT, "MAP_SHARED of a file that the program may only read")
@@ -117,7 +117,7 @@ def private_executable(program: Program) -> None:
 
 @case("L2", "private-writable-unchanged", KEPT, "MAP_PRIVATE, writable, locked on fault and only read")
 def private_writable_unchanged(program: Program) -> None:
-    fd = _file(os.O_RDONLY)
+    fd = painted_file(os.O_RDONLY)
 
     def body() -> None:
         at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, fd)
@@ -125,12 +125,12 @@ def private_writable_unchanged(program: Program) -> None:
         program.show(at)
 
     program.reap(program.fork(body))
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
 
 
 @case("L2", "private-other-pages", KEPT, "MAP_PRIVATE, half changed: the other half, which is the file's")
 def private_other_pages(program: Program) -> None:
-    fd = _file(os.O_RDONLY)
+    fd = painted_file(os.O_RDONLY)
     half = SIZE // 2
 
     def body() -> None:
@@ -140,23 +140,23 @@ def private_other_pages(program: Program) -> None:
         program.show(at + half, PAGES // 2)
 
     program.reap(program.fork(body))
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
 
 
 @case("L2", "child-of-locker", KEPT, "a child exits with a file mapping that its parent locked")
 def child_of_locker(program: Program) -> None:
-    fd = _file(os.O_RDONLY)
+    fd = painted_file(os.O_RDONLY)
     at = mm.mmap(0, SIZE, mm.PROT_READ, mm.MAP_PRIVATE, fd)
     mm.mlock(at, SIZE)
     program.reap(program.fork(lambda: program.show(at)))
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
 
 
 @case("L2", "own-code", KEPT, "mlockall: the program's own code and libraries, which others run too")
 def own_code(program: Program) -> None:
     from mlockwipe.contract.cases.lockall import lock_all
 
-    fd = _file(os.O_RDONLY)
+    fd = painted_file(os.O_RDONLY)
 
     def body() -> None:
         at = mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_EXEC, mm.MAP_PRIVATE, fd)
@@ -164,4 +164,4 @@ def own_code(program: Program) -> None:
         program.show(at)
 
     program.reap(program.fork(body))
-    _is_unharmed(program, fd)
+    is_unharmed(program, fd)
