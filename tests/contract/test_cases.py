@@ -8,8 +8,9 @@ import pytest
 
 from mlockwipe.contract import Case, Result, all_cases, as_expected, bare, verify
 from mlockwipe.contract.case import KEPT, WIPED, case
-from mlockwipe.contract.judge import judge
-from tests.contract.carriers import wiping_everything
+from mlockwipe.contract.judge import judge, judge_by
+from mlockwipe.contract.witness import witness
+from tests.contract.carriers import patching, wiping_everything
 
 CASES = all_cases()
 ROWS = [f"W{row}" for row in range(1, 14)] + [f"L{row}" for row in range(1, 8)]
@@ -102,6 +103,15 @@ def test_what_must_stay_and_is_wiped_while_the_program_lives_is_seen_by_the_prog
     by_name = {case.name: case for case in CASES}
     result = judge(by_name["L4-parent-after-child"], wiping_everything)
     assert result.verdict == "damaged"
+
+
+def test_a_case_that_may_not_lock_as_much_as_it_needs_says_so() -> None:
+    (case,) = (case for case in CASES if case.name == "W12-shared-both-exit")
+    limited = patching("from mlockwipe.contract.cases.unlocked import limit_locking; limit_locking(16)")
+    with witness() as seen:
+        result = judge_by(seen, case, limited)
+    assert result.verdict == "needs-ram-scan"
+    assert "ulimit -l" in (result.reason or "")
 
 
 def test_two_cases_of_one_name_are_refused() -> None:

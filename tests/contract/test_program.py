@@ -5,13 +5,14 @@ import ctypes
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlockwipe.contract.pattern import FIRST, SECOND, is_painted, is_zero, paint
-from mlockwipe.contract.program import PAGE, Program, refused
+from mlockwipe.contract.program import PAGE, Barrier, Program, Signal, refused
 from mlockwipe.linux import mm
 
 
@@ -175,3 +176,18 @@ def test_cannot_ends_the_program(program: Program, judge: Judge) -> None:
 def test_refused_names_the_error() -> None:
     assert refused(os.close, 999_999) == "EBADF"
     assert refused(os.getpid) is None
+
+
+def test_nobody_leaves_a_barrier_before_the_other_is_there(program: Program) -> None:
+    barrier, left = Barrier(), Signal()
+
+    def body() -> None:
+        barrier.wait(1)
+        left.give(time.monotonic_ns())
+
+    pid = program.fork(body)
+    time.sleep(0.05)
+    arrived = time.monotonic_ns()
+    barrier.wait(0)
+    assert left.wait() >= arrived
+    os.waitpid(pid, 0)

@@ -16,6 +16,7 @@ when all of them are gone:
 A descriptor of -1 is not there: a case runs without a judge, or with one that searches all memory instead.
 """
 
+import ctypes
 import errno
 import os
 import signal
@@ -198,6 +199,20 @@ class Signal:
     def close(self) -> None:
         os.close(self._read)
         os.close(self._write)
+
+
+class Barrier:
+    """Where two processes meet. They go on at the same instant: who waits spins, for a sleeper wakes late."""
+
+    def __init__(self) -> None:
+        shared = mm.mmap(0, PAGE, READ_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+        self._arrived = (ctypes.c_ubyte * 2).from_address(shared)
+
+    def wait(self, number: int) -> None:
+        """`number`: 0 for the one, 1 for the other."""
+        self._arrived[number] = 1
+        while not self._arrived[1 - number]:
+            pass
 
 
 def sleep_for_ever() -> "NoReturn":

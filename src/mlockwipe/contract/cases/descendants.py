@@ -5,8 +5,20 @@ import os
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import is_painted, paint
-from mlockwipe.contract.program import PAGES, Program, Signal
+from mlockwipe.contract.program import (
+    PAGE,
+    PAGES,
+    PRIVATE,
+    READ_WRITE,
+    Barrier,
+    Program,
+    Signal,
+    refused,
+)
+from mlockwipe.linux import mm
 from mlockwipe.linux.prctl import become_subreaper
+
+MANY = 4096  # pages: to unmap them takes long enough for another processor to do the same meanwhile
 
 _SHARED = "the copy in the pipe would be another page than the one that both still map"
 
@@ -224,3 +236,38 @@ def shared_both_killed(program: Program) -> None:
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     os.waitpid(born.wait(), 0)
+
+
+@case(
+    "W12",
+    "shared-both-exit",
+    WIPED,
+    "16 MiB that neither wrote since the fork: both exit at the same instant, each on a processor of its own",
+    needs_ram_scan=_SHARED,
+)
+def shared_both_exit(program: Program) -> None:
+    """Who decides what to wipe before the kernel has unmapped it sees each page still mapped by the other."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        program.cannot("it needs two processors")
+    size = MANY * PAGE
+    born, barrier = Signal(), Barrier()
+
+    def child() -> None:
+        os.sched_setaffinity(0, {processors[1]})
+        barrier.wait(1)
+
+    def parent() -> None:
+        at = mm.mmap(0, size, READ_WRITE, PRIVATE)
+        if error := refused(mm.mlock, at, size):
+            born.give()
+            program.cannot(f"to lock 16 MiB is refused with {error}: it needs `ulimit -l` above that")
+        paint(at, MANY)
+        born.give(program.fork(child))
+        os.sched_setaffinity(0, {processors[0]})
+        barrier.wait(0)
+
+    become_subreaper()
+    os.waitpid(program.fork(parent), 0)
+    if orphan := born.wait():
+        os.waitpid(orphan, 0)
