@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A control group in which a program can run out of memory without harm to any other."""
+"""A control group in which a program can run out of memory, or into swap, without harm to any other."""
 
 import os
 import time
@@ -11,9 +11,11 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 @contextmanager
-def memory_cgroup(limit: int) -> Iterator[Callable[[], object] | None]:
-    """What the calling process joins a new group of `limit` bytes with; None where no group can be made."""
-    group = _create(limit)
+def memory_cgroup(limit: int, *, swap: bool = False) -> Iterator[Callable[[], object] | None]:
+    """What the calling process joins a new group of `limit` bytes with; None where no group can be made.
+
+    `swap`: what is above the limit is swapped out, as far as there is swap, and not refused."""
+    group = _create(limit, swap)
     if group is None:
         yield None
         return
@@ -23,7 +25,7 @@ def memory_cgroup(limit: int) -> Iterator[Callable[[], object] | None]:
         _remove(group)
 
 
-def _create(limit: int) -> Path | None:
+def _create(limit: int, swap: bool) -> Path | None:
     for parent, setting in _parents():
         group = parent / f"mlockwipe-{os.getpid()}"
         try:
@@ -32,8 +34,9 @@ def _create(limit: int) -> Path | None:
             continue
         try:
             (group / setting).write_text(str(limit))
-            with suppress(OSError):  # no swap, or not counted
-                (group / "memory.swap.max").write_text("0")
+            if not swap:
+                with suppress(OSError):  # no swap, or not counted
+                    (group / "memory.swap.max").write_text("0")
         except OSError:  # no memory controller for this group
             group.rmdir()
             continue

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What /proc says of tasks, and waiting for it to say something else."""
 
+import array
 import os
 
 from mlockwipe.contract.files import names, read
+from mlockwipe.linux.mm import PAGE_SIZE
+
+_SWAPPED = 1 << 62  # Documentation/admin-guide/mm/pagemap.rst
 
 
 def state(pid: int, tid: int | None = None) -> str:
@@ -25,3 +29,10 @@ def children(pid: int) -> list[int]:
 def threads(pid: int) -> int:
     """How many threads a process has."""
     return len(names(f"/proc/{pid}/task"))
+
+
+def swapped(pid: int, address: int, pages: int) -> int:
+    """How many pages of a range a process has in swap."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
+        entries = array.array("Q", os.pread(pagemap.fileno(), pages * 8, address // PAGE_SIZE * 8))
+    return sum(bool(entry & _SWAPPED) for entry in entries)

@@ -18,6 +18,7 @@ _SUBJECTS = (
     "private_file",
     "fork",
     "descendants",
+    "swap",
     "huge_page",
     "unlocked",
     "file",

@@ -263,21 +263,3 @@ def child_killed_asleep(program: Program) -> None:
     os.kill(pid, signal.SIGKILL)
     program.reap(pid, -signal.SIGKILL)
     program.intact("the parent's own pages", at)
-
-
-@case(
-    "W12",
-    "child-swapped",
-    WIPED,
-    "the child's copy, which is not locked, is swapped out before the child exits",
-    needs_ram_scan="what was swapped out is no page any more, and comes back as another",
-)
-def child_swapped(program: Program) -> None:
-    at = program.secret()
-
-    def body() -> None:
-        paint(at, PAGES)
-        mm.madvise(at, SIZE, mm.MADV_PAGEOUT)
-
-    os.waitpid(program.fork(body), 0)
-    program.look()
