@@ -10,6 +10,7 @@ from mlockwipe.contract import Case, all_cases
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.verify import Run, verify, verify_one
+from tests.wrong_supervisors import prefix
 
 pytestmark = [
     pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),
@@ -72,6 +73,17 @@ def test_a_carrier_that_wipes_too_much_or_nothing_is_convicted(debian: Kernel) -
     assert verdicts(nothing) == {"W1-whole": "leaked"}
     assert not too_much.ok
     assert not nothing.ok
+
+
+@pytest.mark.parametrize(
+    ("fault", "convicts"),
+    [("wipes_files", "L2-shared-exit"), ("wipes_frames", "L4-parent-after-child")],
+)
+def test_a_supervisor_that_wipes_what_must_stay_is_convicted(debian: Kernel, fault: str, convicts: str) -> None:
+    carrier = replace(lab_carrier("supervisor"), name=fault, prefix=prefix(fault), limits={})
+    run = verify_one(debian, carrier, chosen("W6-return", convicts))
+    assert verdicts(run) == {"W6-return": "wiped", convicts: "damaged"}
+    assert not run.ok
 
 
 def test_a_control_that_finds_nothing_makes_the_judge_blind(runs: dict[str, Run]) -> None:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""`wrong_supervisors.py FAULT COMMAND ...`: `mlockwipe run` with one grave fault, made to be found out.
+
+All of them wipe what they should. What tells them from the right one is the harm that they do besides.
+"""
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+
+from mlockwipe.cli import main
+from mlockwipe.linux import procfs
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
+from mlockwipe.supervisor.journal import Journal, SaveArea
+from mlockwipe.supervisor.keeper import Files
+from mlockwipe.supervisor.ranges import Range
+from mlockwipe.supervisor.supervisor import Supervisor
+
+
+def wipes_files() -> None:
+    """Locked is locked: it zeroes pages of files too, and by that the files, however they are mapped."""
+    right = wipe.sensitive_pages
+
+    def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[wipe.Run]:
+        ranges = list(ranges)
+        for vma, start, end in _mapped(files, ranges):
+            # A file of a case and no other: after mlockall libraries are locked too, and they are this machine's.
+            if fnmatchcase(vma.name, "*/mlockwipe-*/file"):
+                _overwrite(vma.name, end - start, start - vma.start + vma.offset)
+        yield from right(files, ranges)
+
+    wipe.sensitive_pages = sensitive_pages
+
+
+def wipes_shared_memory() -> None:
+    """Locked is locked: it zeroes memory that others share, as if it were the program's alone."""
+    right = wipe.sensitive_pages
+
+    def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[wipe.Run]:
+        ranges = list(ranges)
+        for vma, start, end in _mapped(files, ranges):
+            if vma.shared and vma.writable and vma.name.endswith("(deleted)"):  # it has never had a name on a disk
+                yield vma, (start, end)
+        yield from right(files, ranges)
+
+    wipe.sensitive_pages = sensitive_pages
+
+
+def wipes_before_it_is_sure() -> None:
+    """A call that will release memory is about to: it wipes, and when the call fails it is too late."""
+
+    def save(self: AddressSpace, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
+        return []
+
+    def restore(self: AddressSpace, pending: Pending) -> None:
+        for start, end in pending.taken:
+            self.ranges.add(start, end)
+
+    AddressSpace._save = save  # type: ignore[method-assign]
+    AddressSpace._restore = restore  # type: ignore[method-assign]
+    AddressSpace._will_fail = lambda self, parts: False  # type: ignore[method-assign]
+
+
+def wipes_when_the_first_leaves() -> None:
+    """A task that ends, or becomes another program, releases its memory: whoever else still runs in it."""
+    right = Supervisor._forget
+
+    def forget(self: Supervisor, tid: int) -> None:
+        task = self._tasks.get(tid)
+        right(self, tid)
+        if task is not None and task.space.tids:
+            _wipe_all(task.space)
+
+    Supervisor._forget = forget  # type: ignore[method-assign]
+
+
+def wipes_frames() -> None:
+    """A page is a page frame: it is zeroed when one of those who map it goes, and so for all of them.
+
+    As a kernel would that clears what is unmapped before it has looked whether that was the last mapping.
+    """
+    members: weakref.WeakKeyDictionary[Family, weakref.WeakSet[AddressSpace]] = weakref.WeakKeyDictionary()
+    begin: Callable[[AddressSpace, Family | None], None] = AddressSpace.__init__
+    right = AddressSpace.release
+
+    def init(self: AddressSpace, family: Family | None = None) -> None:
+        begin(self, family)
+        members.setdefault(self.family, weakref.WeakSet()).add(self)
+
+    def release(self: AddressSpace, journal: Journal, *, unmap_trapped: bool) -> int:
+        for start, end in list(self.ranges) if self.keeper else []:
+            for page in range(start, min(end, start + (1 << 24)), PAGE_SIZE):
+                for other in members[self.family]:
+                    if other is not self and other.keeper and _frame(other, page) == _frame(self, page) != 0:
+                        os.pwrite(other.files.memory, bytes(PAGE_SIZE), page)
+        return right(self, journal, unmap_trapped=unmap_trapped)
+
+    AddressSpace.__init__ = init  # type: ignore[method-assign]
+    AddressSpace.release = release  # type: ignore[method-assign]
+
+
+def _mapped(files: Files, ranges: Iterable[Range]) -> Iterator[tuple[procfs.Vma, int, int]]:
+    for start, end in ranges:
+        for vma in procfs.vmas(files.maps, start, end):
+            yield vma, max(start, vma.start), min(end, vma.end)
+
+
+def _overwrite(path: str, length: int, offset: int) -> None:
+    file = os.open(path, os.O_WRONLY)
+    os.pwrite(file, bytes(length), offset)
+    os.close(file)
+
+
+def _wipe_all(space: AddressSpace) -> None:
+    if space.keeper is not None:
+        wipe.clear_by_writing(space.files, [run for _, run in wipe.sensitive_pages(space.files, space.ranges)])
+
+
+def _frame(space: AddressSpace, address: int) -> int:
+    """The page frame number at an address, 0 when no page is there (Documentation/admin-guide/mm/pagemap.rst)."""
+    entry = int.from_bytes(os.pread(space.files.pagemap, 8, address // PAGE_SIZE * 8), "little")
+    return entry & ((1 << 55) - 1) if entry >> 63 else 0
+
+
+FAULTS = {
+    fault.__name__: fault
+    for fault in (
+        wipes_files,
+        wipes_shared_memory,
+        wipes_before_it_is_sure,
+        wipes_when_the_first_leaves,
+        wipes_frames,
+    )
+}
+
+
+def prefix(fault: str) -> tuple[str, ...]:
+    """What a command runs under, to run under the supervisor with this fault."""
+    return (sys.executable, "-P", os.path.abspath(__file__), fault)
+
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    sys.exit(main(["run", "--quiet", "--", *sys.argv[2:]]))
