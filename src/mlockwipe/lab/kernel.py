@@ -15,6 +15,7 @@ SERIES = ("6.1", "6.12")  # of Debian 12
 
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"  # Documentation/arch/x86/boot.rst: the header of a bzImage
 _VERSION_AT = 0x20E
+_ROOM = 640 << 20  # bytes for a package and what is in it: 80 and 410 MiB of 6.1, more of 6.12
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,12 @@ def cache() -> Path:
     """Where kernels are kept, made when it is not there."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(home) / "mlockwipe" / "kernels"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"{path}, for Debian's kernels, can't be made ({error.strerror}): name another place by XDG_CACHE_HOME"
+        ) from error
     return path
 
 
@@ -69,7 +75,10 @@ def _release(image: Path) -> str:
     if start[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
         raise Refused(f"{image} is not a kernel: name the bzImage or vmlinuz of an x86-64 Linux")
     at = int.from_bytes(start[_VERSION_AT : _VERSION_AT + 2], "little") + 0x200
-    return start[at : start.index(b"\0", at)].decode().split()[0]
+    version = re.match(rb"[\w.+~-]+", start[at:])
+    if version is None:
+        raise Refused(f"{image} does not say which Linux it is: it is damaged, or not a kernel")
+    return version[0].decode(errors="replace")
 
 
 # Debian's
@@ -118,6 +127,11 @@ def _fetch(package: str, place: Path) -> None:
     for tool, needs in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("depmod", "kmod")):
         if shutil.which(tool, path=_PATH) is None:
             raise Refused(f"fetching Debian's kernel needs {tool}: install {needs}")
+    if shutil.disk_usage(place.parent).free < _ROOM:
+        raise Refused(
+            f"{place.parent} has no room for a kernel: make {_ROOM >> 20} MiB free there, or name another place by "
+            "XDG_CACHE_HOME"
+        )
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as work:
         _do(["apt-get", "download", "-qq", package], work, f"{package} can't be downloaded")
         (archive,) = Path(work).glob("*.deb")  # apt has checked it against the signed index
