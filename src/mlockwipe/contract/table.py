@@ -48,15 +48,19 @@ _COLOURS = {
 
 
 def print_table(
-    results: Mapping[str, Sequence[Result]], console: Console | None = None, *, every_case: bool = False
+    results: Mapping[str, Sequence[Result]],
+    console: Console | None = None,
+    *,
+    every_case: bool = False,
+    explained: bool = True,
 ) -> None:
     """Print the verdicts of all carriers side by side, what explains them, and a summary of each carrier.
 
-    One line a row of the contract, or one a case; what is not as it must be is named either way.
+    One line a row of the contract, or one a case; what is not as it must be is named either way, if `explained`.
     """
     console = console or Console()
     console.print(_case_table(results) if every_case else _row_table(results))
-    for carrier, run in results.items():
+    for carrier, run in results.items() if explained else ():
         for result in run:
             if reason := _explanation(carrier, result, every_case=every_case):
                 console.print(
