@@ -12,7 +12,8 @@ from mlockwipe.contract import print_table
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
-from mlockwipe.lab.report import as_document, write_pages
+from mlockwipe.lab.pages import write_pages
+from mlockwipe.lab.report import as_document
 from mlockwipe.lab.verify import Run, Verdict, verify
 from mlockwipe.verify import ReportFile, machine, matching
 
