@@ -2,14 +2,19 @@
 """`mlockwipe lab verify`: boot, judge, print, write."""
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mlockwipe.contract import print_table
+from mlockwipe.errors import Refused
 from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
 from mlockwipe.lab.pages import write_pages
@@ -17,7 +22,11 @@ from mlockwipe.lab.report import as_document
 from mlockwipe.lab.verify import Run, Verdict, verify
 from mlockwipe.verify import ReportFile, machine, matching
 
+_TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
+_LINES, _MOST_LINES = 20, 120
 
+
+@ends_by_signal()
 def lab_verify(
     kernels: Sequence[str],
     carriers: Sequence[str],
@@ -33,8 +42,7 @@ def lab_verify(
     chosen = [lab_carrier(name) for name in carriers]
     booted = [kernel(name) for name in kernels]
     file = ReportFile(json_file) if json_file else None
-    if html is not None:
-        Path(html).mkdir(parents=True, exist_ok=True)
+    pages = _directory(html) if html is not None else None
 
     console = Console()
     runs: list[Run] = []
@@ -51,9 +59,29 @@ def lab_verify(
         _print(console, here, every_case)
     if file is not None:
         file.write(json.dumps(as_document(runs, machine()), indent=2) + "\n")
-    if html is not None:
-        write_pages(runs, machine(), Path(html))
+    if pages is not None:
+        with _refusing(pages):
+            write_pages(runs, machine(), pages)
     return 0 if runs and all(run.ok for run in runs) else 1
+
+
+def _directory(name: str) -> Path:
+    """Where the pages go, found to be writable before a machine is booted. Raises Refused."""
+    path = Path(name)
+    with _refusing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "index.html").open("a").close()
+    return path
+
+
+@contextmanager
+def _refusing(pages: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused(
+            f"the pages can't be written to {pages} ({error.strerror}): name a directory that you may write"
+        ) from error
 
 
 class _Advance:
@@ -79,5 +107,13 @@ def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
         if run.blind_rows:
             console.print(f"[bold red]the judge is blind in {', '.join(run.blind_rows)}[/]: nothing leaked there")
         if run.failed is not None:
-            console.print(f"[bold red]{run.carrier.name}: {run.failed}[/]; the end of its console:", highlight=False)
-            console.print("\n".join(run.console.splitlines()[-20:]), markup=False, highlight=False)
+            what = escape(f"{run.carrier.name}: {run.failed}")
+            console.print(f"[bold red]{what}[/]; the end of its console:", highlight=False)
+            console.print(_end_of(run.console), markup=False, highlight=False, soft_wrap=True)
+
+
+def _end_of(text: str) -> str:
+    """The last lines of a console, from where a kernel or Python says what is wrong: what follows that is long."""
+    lines = text.splitlines()
+    wrong = [number for number, line in enumerate(lines) if _TROUBLE.search(line)]
+    return "\n".join(lines[min([*wrong, max(0, len(lines) - _LINES)]) :][-_MOST_LINES:])

@@ -28,6 +28,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 import mlockwipe
 from mlockwipe.errors import Refused
+from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.names import CACHED, PORT
 from mlockwipe.lab.ram import Ram
@@ -207,13 +208,9 @@ def boot(
     """
     check_tools()
     acceleration = _acceleration(kernel)
-    with tempfile.TemporaryDirectory(prefix="mlockwipe-lab-", dir=_room(memory)) as place:
-        machine = _start(Path(place), kernel, program, append, memory, cpus, acceleration)
-        try:
-            machine.connect(BOOT_TIMEOUT[acceleration])
-            yield machine
-        finally:
-            machine.end()
+    with _running(kernel, program, append, memory, cpus, acceleration) as machine:
+        machine.connect(BOOT_TIMEOUT[acceleration])
+        yield machine
 
 
 _found: dict[str, str] = {}
@@ -227,16 +224,24 @@ def _acceleration(kernel: Kernel) -> str:
     if "" not in _found:
         _found[""] = "tcg"
         if os.access("/dev/kvm", os.R_OK | os.W_OK):
-            with tempfile.TemporaryDirectory(prefix="mlockwipe-lab-") as place:
-                machine = _start(Path(place), kernel, ["/bin/true"], (), 512, 1, "kvm")
-                try:
-                    machine.wait(20)
-                    _found[""] = "kvm"
-                except GuestFailed:
-                    pass
-                finally:
-                    machine.end()
+            with suppress(GuestFailed), _running(kernel, ["/bin/true"], (), 512, 1, "kvm") as machine:
+                machine.wait(20)
+                _found[""] = "kvm"
     return _found[""]
+
+
+@contextmanager
+def _running(
+    kernel: Kernel, program: Sequence[str], append: Sequence[str], memory: int, cpus: int, acceleration: str
+) -> Iterator[Machine]:
+    """A machine that was started, and its directory; neither outlives the block."""
+    with held(), tempfile.TemporaryDirectory(prefix="mlockwipe-lab-", dir=_room(memory)) as place:
+        machine = _start(Path(place), kernel, program, append, memory, cpus, acceleration)
+        try:
+            with let_in():
+                yield machine
+        finally:
+            machine.end()
 
 
 def _start(
