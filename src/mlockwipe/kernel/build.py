@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Building a kernel with the series: sources, configuration, make."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlockwipe.errors import Refused
+from mlockwipe.kernel.packages import cache, candidate, do, fetch, version
+from mlockwipe.kernel.series import apply, home, patches
+
+CONFIGS = ("lab", "debug")
+
+TOOLS = {
+    "gcc": "gcc",
+    "make": "make",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+    "patch": "patch",
+    "xz": "xz-utils",
+}
+HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev"}
+
+OnLine = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """`image`: the bzImage. `seconds` of make. `compiled`: how many files were compiled, 0 when nothing changed."""
+
+    image: Path
+    compiled: int
+
+
+def check_tools() -> None:
+    """Raises Refused with the line for apt when something that a build needs is missing."""
+    missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
+    missing += [package for header, package in HEADERS.items() if not Path(header).exists()]
+    if missing:
+        raise Refused(
+            f"building a kernel needs more programs: apt-get install --no-install-recommends {' '.join(missing)}"
+        )
+
+
+def build(
+    series: str,
+    config: str = "lab",
+    *,
+    source: Path | None = None,
+    extra: Sequence[Path] = (),
+    on_line: OnLine = lambda line: None,
+) -> Built:
+    """Build the series, and the patches in `extra` on top of it, in the cache: the first time whole, later what
+    changed. `config`: 'lab', 'debug' or the path of a .config. `source`: a tree to build from; it is patched.
+
+    Raises Refused.
+    """
+    chosen = [*patches(series), *extra]
+    settings = _settings(config)
+    check_tools()
+    tree = source.resolve() if source is not None else debian_source(series)
+    if not (tree / "Kbuild").exists() or not (tree / "MAINTAINERS").exists():
+        raise Refused(f"{tree} is no tree of Linux sources")
+    apply(chosen, tree)
+    place = (
+        cache() / f"build-{series}-{Path(config).stem}" if source is None else tree / f".build-{Path(config).stem}"
+    )
+    place.mkdir(exist_ok=True)
+    _configure(tree, place, settings, whole=config not in CONFIGS)
+    compiled = _make(tree, place, ["bzImage"], on_line)
+    return Built(place / "arch/x86/boot/bzImage", compiled)
+
+
+def debian_source(series: str) -> Path:
+    """Debian's newest sources of a series, unpacked in the cache; else the newest that are there."""
+    package = f"linux-source-{series}"
+    newest = candidate(package)
+    if newest is None:
+        kept = sorted(cache().glob(f"{package}_*"), key=version)
+        if not kept:
+            raise Refused(
+                f"apt knows no package {package}: run it on Debian 12 after `apt-get update`, "
+                "or name a tree of sources with --source"
+            )
+        return kept[-1]
+    place = cache() / f"{package}_{newest.replace('/', '_')}"
+    if not place.is_dir():
+
+        def unpack(root: Path) -> None:
+            (archive,) = (root / "usr" / "src").glob("linux-source-*.tar.xz")
+            do(
+                ["tar", "--extract", "--strip-components=1", f"--file={archive}"],
+                root,
+                f"{archive} can't be unpacked",
+            )
+            shutil.rmtree(root / "usr")
+
+        fetch(package, place, unpack)
+    return place
+
+
+def _settings(config: str) -> str:
+    """The options to ask for. The debug kernel is the lab's with more."""
+    if config in CONFIGS:
+        names = CONFIGS[: CONFIGS.index(config) + 1]
+        return "".join((home() / "configs" / f"{name}.config").read_text() for name in names)
+    try:
+        return Path(config).read_text()
+    except OSError as error:
+        raise Refused(
+            f"the configuration {config} can't be read ({error.strerror}): it is one of {', '.join(CONFIGS)}, "
+            "or the path of a .config"
+        ) from error
+
+
+def _configure(tree: Path, place: Path, settings: str, *, whole: bool) -> None:
+    """Make .config, if the settings are not those of the last time: from a whole .config, or from the few options
+    that a kernel of the lab has, everything else off."""
+    kept = place / ".settings"
+    if kept.exists() and kept.read_text() == settings:
+        return
+    make = ["make", "--silent", "-C", str(tree), f"O={place}"]
+    what = "the kernel can't be configured"
+    if whole:
+        (place / ".config").write_text(settings)
+        do([*make, "olddefconfig"], place, what)
+    else:
+        asked = place / ".asked"
+        asked.write_text(settings)
+        do([*make, f"KCONFIG_ALLCONFIG={asked}", "allnoconfig"], place, what)
+        made = set((place / ".config").read_text().splitlines())
+        refused = [line for line in settings.splitlines() if line.endswith("=y") and line not in made]
+        if refused:
+            raise Refused(f"these sources don't take {', '.join(refused)}")
+    kept.write_text(settings)
+
+
+def _make(tree: Path, place: Path, targets: Sequence[str], on_line: OnLine) -> int:
+    """Run make: how many files were compiled. The log stays beside what was built."""
+    command = ["make", f"-j{os.cpu_count() or 1}", "-C", str(tree), f"O={place}", *targets]
+    log = place / "make.log"
+    compiled = 0
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1) as make,
+    ):
+        assert make.stdout is not None
+        for line in make.stdout:
+            file.write(line)
+            compiled += line.startswith("  CC ")
+            on_line(line.rstrip())
+    if make.returncode:
+        errors = [line for line in log.read_text().splitlines() if "error" in line.lower()]
+        raise Refused(f"the kernel can't be built: {(errors or ['make failed'])[0]}; all of it is in {log}")
+    return compiled

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""`mlockwipe kernel`: write the series, build a kernel with it."""
+
+import shutil
+from pathlib import Path
+
+from rich.console import Console
+
+from mlockwipe.kernel.build import build
+from mlockwipe.kernel.series import write
+
+
+def kernel_patch(series: str, output: str) -> int:
+    """Write the series into the directory `output` and print the files. Raises Refused."""
+    for path in write(series, Path(output)):
+        print(path)
+    return 0
+
+
+def kernel_build(series: str, config: str, source: str | None, output: str) -> int:
+    """Build, and put bzImage, System.map and the configuration into the directory `output`. Raises Refused."""
+    err = Console(stderr=True)
+    with err.status(f"Linux {series}: sources") as status:
+        count = 0
+
+        def show(line: str) -> None:
+            nonlocal count
+            count += line.startswith("  CC ")
+            status.update(f"Linux {series}: {count} files compiled, [dim]{line.strip()[-60:]}[/]")
+
+        built = build(series, config, source=Path(source) if source else None, on_line=show)
+    place = Path(output)
+    place.mkdir(parents=True, exist_ok=True)
+    top = built.image.parents[3]
+    for file, name in ((built.image, "bzImage"), (top / "System.map", "System.map"), (top / ".config", "config")):
+        shutil.copyfile(file, place / name)
+    print(f"{place / 'bzImage'} ({built.compiled} files compiled)")
+    return 0

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Debian's packages of kernels: which is the newest, and its files unpacked in the cache."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mlockwipe.errors import Refused
+
+_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+
+
+def cache() -> Path:
+    """Where kernels and their sources are kept, made when it is not there."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    path = Path(home) / "mlockwipe" / "kernels"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def output(argv: list[str]) -> str:
+    """What a command prints; nothing when it fails or isn't there."""
+    try:
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def do(argv: list[str], place: Path, what: str) -> None:
+    """Run a command in `place`. Raises Refused with `what` and the last line of its complaint."""
+    ran = subprocess.run(argv, cwd=place, capture_output=True, text=True, env={**os.environ, "PATH": _PATH})
+    if ran.returncode:
+        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise Refused(f"{what}: {reason}")
+
+
+def version(name: object) -> list[int]:
+    """The numbers of a package's name or version, to sort by."""
+    return [
+        int(number) for number in re.findall(r"\d+", str(name).rpartition("/")[2].removesuffix("-amd64-unsigned"))
+    ]
+
+
+def candidate(package: str) -> str | None:
+    """The version of a package that apt would install, or None."""
+    found = re.search(r"^  Candidate: (\d\S*)$", output(["apt-cache", "policy", package]), re.MULTILINE)
+    return found[1] if found else None
+
+
+def fetch(package: str, place: Path, finish: Callable[[Path], None]) -> None:
+    """Download a package, unpack it, let `finish` do the rest beside `place`, then move it there: what is in the
+    cache is whole.
+
+    Raises Refused.
+    """
+    for tool, needs in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("depmod", "kmod")):
+        if shutil.which(tool, path=_PATH) is None:
+            raise Refused(f"fetching Debian's kernel needs {tool}: install {needs}")
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as name:
+        work = Path(name)
+        do(["apt-get", "download", "-qq", package], work, f"{package} can't be downloaded")
+        (archive,) = work.glob("*.deb")  # apt has checked it against the signed index
+        do(["dpkg-deb", "--extract", archive.name, "root"], work, f"{archive.name} can't be unpacked")
+        finish(work / "root")
+        (work / "root").rename(place)
