@@ -223,13 +223,14 @@ def _lab_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel",
         action="append",
-        metavar="debian-6.1|debian-6.12|PATH",
-        help="boot this kernel; may be given again (default: debian-6.1)",
+        metavar="NAME|PATH",
+        help="boot debian-6.1, debian-6.12, patched-6.1, patched-6.12 or the bzImage at a path; may be given again "
+        "(default: debian-6.1)",
     )
     parser.add_argument(
         "--carrier",
         action="append",
-        choices=["none", "init_on_free", "supervisor"],
+        choices=["none", "init_on_free", "supervisor", "boot-option"],
         help="judge this carrier; may be given again (default: all)",
     )
     parser.add_argument("--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'")
@@ -259,6 +260,33 @@ def _lab(arguments: argparse.Namespace) -> int:
             json_file=arguments.json,
             html=arguments.html,
         )
+
+
+# kernel
+
+
+def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["patch", "build"], help="write the patch series; build a kernel with it")
+    parser.add_argument("--series", choices=["6.1", "6.12"], default="6.12", help="for this Linux (default: 6.12)")
+    parser.add_argument(
+        "--config",
+        metavar="lab|debug|PATH",
+        default="lab",
+        help="build: a small kernel for the lab, that with the kernel's own checks, or your .config (default: lab)",
+    )
+    parser.add_argument(
+        "--source", metavar="DIR", help="build: these sources, which are patched, instead of Debian's"
+    )
+    parser.add_argument("--output", metavar="DIR", default=".", help="put the results there (default: here)")
+
+
+def _kernel(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.command import kernel_build, kernel_patch
+
+    with _Stdout():
+        if arguments.what == "patch":
+            return kernel_patch(arguments.series, arguments.output)
+        return kernel_build(arguments.series, arguments.config, arguments.source, arguments.output)
 
 
 # completion
@@ -351,6 +379,15 @@ VERBS = {
         example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
         arguments=_lab_arguments,
         call=_lab,
+    ),
+    "kernel": _Verb(
+        summary="the boot option init_mlocked_on_free: its patches, and a kernel built with them",
+        description="Write the patches that give Linux the boot option init_mlocked_on_free, or build a kernel with "
+        "them: Debian's sources are fetched into the cache, patched, configured and compiled there; the next build "
+        "compiles what changed.",
+        example="  mlockwipe kernel build --series 6.12 --output build && mlockwipe lab verify --carrier boot-option",
+        arguments=_kernel_arguments,
+        call=_kernel,
     ),
     "completion": _Verb(
         summary="print the completion script for a shell",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.errors import Refused
-from mlockwipe.lab import kernel as module
-from mlockwipe.lab.kernel import kernel
+from mlockwipe.kernel import packages
+from mlockwipe.lab.kernel import kernel, newest_package
 from tests.running import MLOCKWIPE, marked
 
 PACKAGE = "linux-image-6.1.0-99-amd64-unsigned"
@@ -31,7 +31,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place = tmp_path / "bin"
     place.mkdir()
     monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
-    monkeypatch.setattr(module, "_PATH", f"{place}:{module._PATH}")
+    monkeypatch.setattr(packages, "_PATH", f"{place}:{packages._PATH}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     script(place / "apt-cache", f"echo {PACKAGE}; echo linux-image-6.1.0-100-cloud-amd64-unsigned")
     return place
@@ -72,7 +72,7 @@ def test_a_file_that_is_no_kernel_is_refused(tmp_path: Path, content: bytes, why
 def test_a_directory_or_nothing_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="can't be read: Is a directory"):
         kernel(str(tmp_path))
-    with pytest.raises(Refused, match=r"name one of debian-6\.1, debian-6\.12, or the path of a bzImage"):
+    with pytest.raises(Refused, match=r"name one of debian-6\.1, .*, patched-6\.12, or the path of a bzImage"):
         kernel("debian-7")
 
 
@@ -86,7 +86,7 @@ def test_a_package_is_unpacked_once(tools: Path) -> None:
     for _ in range(2):
         with pytest.raises(Refused, match=r"vmlinuz-6\.1\.0-99-amd64 is not a kernel"):
             kernel("debian-6.1")
-    assert [path.name for path in module.cache().iterdir()] == [PACKAGE]
+    assert [path.name for path in packages.cache().iterdir()] == [PACKAGE]
 
 
 def test_a_series_that_apt_does_not_know_is_refused(tools: Path) -> None:
@@ -110,7 +110,7 @@ def test_why_a_package_does_not_arrive_is_said_and_nothing_is_left(tools: Path, 
     script(tools / tool, "touch half; echo W: slow >&2; echo E: the disk is full >&2; exit 100")
     with pytest.raises(Refused, match=f"{what}: E: the disk is full"):
         kernel("debian-6.1")
-    assert not list(module.cache().iterdir())
+    assert not list(packages.cache().iterdir())
 
 
 def test_without_room_in_the_cache_nothing_is_fetched(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_a_cache_that_can_not_be_made_is_said(tools: Path, tmp_path: Path) -> No
 @pytest.mark.needs_program("apt-get", "apt")
 @pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86")
 def test_without_a_network_the_command_says_so(tmp_path: Path) -> None:
-    if not module._newest_package("6.1"):
+    if not newest_package("6.1"):
         pytest.skip("apt knows no package with Linux 6.1")
     with marked() as processes:
         done = subprocess.run(

@@ -25,6 +25,8 @@ TOOLS = {
 }
 HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev"}
 
+_ROOM = 3 << 30  # bytes: 150 MiB of a package, 1.6 GiB of sources, and a build
+
 OnLine = Callable[[str], None]
 
 
@@ -99,7 +101,7 @@ def debian_source(series: str) -> Path:
             )
             shutil.rmtree(root / "usr")
 
-        fetch(package, place, unpack)
+        fetch(package, place, _ROOM, unpack)
     return place
 
 

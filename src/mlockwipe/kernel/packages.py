@@ -14,11 +14,24 @@ from mlockwipe.errors import Refused
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
+def which(tool: str) -> str | None:
+    """Where a tool is, those that only root's PATH has too."""
+    return shutil.which(tool, path=_PATH)
+
+
 def cache() -> Path:
-    """Where kernels and their sources are kept, made when it is not there."""
+    """Where kernels and their sources are kept, made when it is not there.
+
+    Raises Refused.
+    """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     path = Path(home) / "mlockwipe" / "kernels"
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused(
+            f"{path}, for Debian's kernels, can't be made ({error.strerror}): name another place by XDG_CACHE_HOME"
+        ) from error
     return path
 
 
@@ -51,15 +64,20 @@ def candidate(package: str) -> str | None:
     return found[1] if found else None
 
 
-def fetch(package: str, place: Path, finish: Callable[[Path], None]) -> None:
+def fetch(package: str, place: Path, room: int, finish: Callable[[Path], None]) -> None:
     """Download a package, unpack it, let `finish` do the rest beside `place`, then move it there: what is in the
-    cache is whole.
+    cache is whole. `room`: bytes that it all takes.
 
     Raises Refused.
     """
-    for tool, needs in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("depmod", "kmod")):
-        if shutil.which(tool, path=_PATH) is None:
+    for tool, needs in (("apt-get", "apt"), ("dpkg-deb", "dpkg")):
+        if which(tool) is None:
             raise Refused(f"fetching Debian's kernel needs {tool}: install {needs}")
+    if shutil.disk_usage(place.parent).free < room:
+        raise Refused(
+            f"{place.parent} has no room for a kernel: make {room >> 20} MiB free there, or name another place by "
+            "XDG_CACHE_HOME"
+        )
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as name:
         work = Path(name)
         do(["apt-get", "download", "-qq", package], work, f"{package} can't be downloaded")

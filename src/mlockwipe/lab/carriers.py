@@ -42,6 +42,8 @@ def _matching(*limits: tuple[str, str]) -> dict[str, str]:
     }
 
 
+_BOOT_OPTION = {"W12-child-swapped": _KERNELS_COPIES["W12-child-swapped"]}
+
 _INIT_ON_FREE = _matching(
     ("L1-*", _ZEROES_ALL),
     ("W13-unmap-*", _HUGE_LATE),
@@ -58,6 +60,7 @@ def _carriers() -> list[LabCarrier]:
         LabCarrier(BARE, _STOCK),
         LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), (), _INIT_ON_FREE),
         LabCarrier("supervisor", _STOCK, run, {**LIMITS, **_KERNELS_COPIES}),
+        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), (), _BOOT_OPTION),
     ]
 
 

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""Kernels that the lab boots: Debian's, fetched into the cache, or any other by its path."""
+"""Kernels that the lab boots: Debian's, fetched into the cache or built there with the series, or any by its path."""
 
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
+from mlockwipe.kernel.build import build
+from mlockwipe.kernel.packages import cache, do, fetch, output, version, which
 
 SERIES = ("6.1", "6.12")  # of Debian 12
 
@@ -30,31 +28,21 @@ class Kernel:
 
 
 def kernel(name: str) -> Kernel:
-    """The kernel called 'debian-6.1' or 'debian-6.12', or the one at a path.
+    """The kernel called 'debian-6.1' or 'debian-6.12'; 'patched-6.1' or 'patched-6.12', which is built from Debian's
+    sources with the boot option init_mlocked_on_free, if it was not before; or the one at a path.
 
     Raises Refused.
     """
-    series = name.removeprefix("debian-")
-    if name != series and series in SERIES:
+    kind, _, series = name.partition("-")
+    if kind == "debian" and series in SERIES:
         return _debian(name, series)
+    if kind == "patched" and series in SERIES:
+        return _at(name, build(series).image)
     path = Path(name)
     if not path.exists():
-        known = ", ".join(f"debian-{series}" for series in SERIES)
+        known = ", ".join(f"{kind}-{series}" for kind in ("debian", "patched") for series in SERIES)
         raise Refused(f"there is no kernel {name}: name one of {known}, or the path of a bzImage")
     return _at(name, path)
-
-
-def cache() -> Path:
-    """Where kernels are kept, made when it is not there."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    path = Path(home) / "mlockwipe" / "kernels"
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refused(
-            f"{path}, for Debian's kernels, can't be made ({error.strerror}): name another place by XDG_CACHE_HOME"
-        ) from error
-    return path
 
 
 def _at(name: str, path: Path) -> Kernel:
@@ -75,10 +63,10 @@ def _release(image: Path) -> str:
     if start[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC:
         raise Refused(f"{image} is not a kernel: name the bzImage or vmlinuz of an x86-64 Linux")
     at = int.from_bytes(start[_VERSION_AT : _VERSION_AT + 2], "little") + 0x200
-    version = re.match(rb"[\w.+~-]+", start[at:])
-    if version is None:
+    said = re.match(rb"[\w.+~-]+", start[at:])
+    if said is None:
         raise Refused(f"{image} does not say which Linux it is: it is damaged, or not a kernel")
-    return version[0].decode(errors="replace")
+    return said[0].decode(errors="replace")
 
 
 # Debian's
@@ -86,9 +74,9 @@ def _release(image: Path) -> str:
 
 def _debian(name: str, series: str) -> Kernel:
     """The newest package of the series that apt knows, unpacked in the cache; else the newest that is there."""
-    package = _newest_package(series)
+    package = newest_package(series)
     if package is None:
-        kept = sorted(cache().glob(f"linux-image-{series}.*-unsigned"), key=_version)
+        kept = sorted(cache().glob(f"linux-image-{series}.*-unsigned"), key=version)
         if not kept:
             raise Refused(
                 f"apt knows no package with Linux {series}: run it on Debian 12 after `apt-get update`, "
@@ -102,51 +90,18 @@ def _debian(name: str, series: str) -> Kernel:
     return _at(name, image)
 
 
-def _newest_package(series: str) -> str | None:
+def newest_package(series: str) -> str | None:
     """The generic flavour: the cloud one has no 9p. The unsigned package is the one with the image in it."""
-    names = _output(["apt-cache", "pkgnames", f"linux-image-{series}."])
+    names = output(["apt-cache", "pkgnames", f"linux-image-{series}."])
     pattern = re.compile(rf"linux-image-{re.escape(series)}\.\d+(-\d+|\+deb\d+)(\+\d+)?-amd64-unsigned")
-    return max(filter(pattern.fullmatch, names.split()), key=_version, default=None)
-
-
-def _version(name: object) -> list[int]:
-    return [
-        int(number) for number in re.findall(r"\d+", str(name).rpartition("/")[2].removesuffix("-amd64-unsigned"))
-    ]
-
-
-def _output(argv: list[str]) -> str:
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    return max(filter(pattern.fullmatch, names.split()), key=version, default=None)
 
 
 def _fetch(package: str, place: Path) -> None:
-    """Download, unpack and index beside `place`, then move there: what is in the cache is whole."""
-    for tool, needs in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("depmod", "kmod")):
-        if shutil.which(tool, path=_PATH) is None:
-            raise Refused(f"fetching Debian's kernel needs {tool}: install {needs}")
-    if shutil.disk_usage(place.parent).free < _ROOM:
-        raise Refused(
-            f"{place.parent} has no room for a kernel: make {_ROOM >> 20} MiB free there, or name another place by "
-            "XDG_CACHE_HOME"
-        )
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as work:
-        _do(["apt-get", "download", "-qq", package], work, f"{package} can't be downloaded")
-        (archive,) = Path(work).glob("*.deb")  # apt has checked it against the signed index
-        _do(["dpkg-deb", "--extract", archive.name, "root"], work, f"{archive.name} can't be unpacked")
-        root = Path(work) / "root"
+    def index(root: Path) -> None:
         (modules,) = (root / "lib" / "modules").iterdir()
-        _do(["depmod", "-b", "root", modules.name], work, "its modules can't be indexed")
-        root.rename(place)
+        do(["depmod", "-b", str(root), modules.name], root, "its modules can't be indexed")
 
-
-_PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-
-
-def _do(argv: list[str], place: str, what: str) -> None:
-    ran = subprocess.run(argv, cwd=place, capture_output=True, text=True, env={**os.environ, "PATH": _PATH})
-    if ran.returncode:
-        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise Refused(f"{what}: {reason}")
+    if which("depmod") is None:
+        raise Refused("fetching Debian's kernel needs depmod: install kmod")
+    fetch(package, place, _ROOM, index)

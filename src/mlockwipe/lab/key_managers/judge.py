@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
+from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import LabCarrier
-from mlockwipe.lab.kernel import Kernel, cache
+from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.key_managers import KeyManager
 from mlockwipe.lab.key_managers.hold import TRIES, Remain, Result
 from mlockwipe.lab.machine import Machine, boot
