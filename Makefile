@@ -50,6 +50,10 @@ lab-setup: $(VENV)/.lab ## install what the virtual machines need (QEMU and othe
 lab: $(VENV)/.lab ## the cases in virtual machines, on Debian's 6.1 and 6.12 (takes long)
 	@$(BIN)/mlockwipe lab verify --kernel debian-6.1 --kernel debian-6.12 --json lab.json --html lab
 
+.PHONY: kernel
+kernel: $(VENV)/.lab ## build Linux 6.12 with the boot option, and run the cases on it (takes long)
+	@$(BIN)/mlockwipe lab verify --kernel patched-6.12 --carrier none --carrier boot-option
+
 .PHONY: clean
 clean: ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist lab lab.json .mypy_cache .ruff_cache .pytest_cache .hypothesis

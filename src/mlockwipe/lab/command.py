@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
+from mlockwipe.kernel.command import building
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
@@ -40,7 +41,8 @@ def lab_verify(
     check_tools()
     cases = matching(pattern)
     chosen = [lab_carrier(name) for name in carriers]
-    booted = [kernel(name) for name in kernels]
+    with building() as on_line:
+        booted = [kernel(name, on_line) for name in kernels]
     file = ReportFile(json_file) if json_file else None
     pages = _directory(html) if html is not None else None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
-from mlockwipe.kernel.build import build
+from mlockwipe.kernel.build import OnLine, build
 from mlockwipe.kernel.packages import cache, do, fetch, output, version, which
 
 SERIES = ("6.1", "6.12")  # of Debian 12
@@ -27,7 +27,7 @@ class Kernel:
     modules: Path | None
 
 
-def kernel(name: str) -> Kernel:
+def kernel(name: str, on_line: OnLine = lambda line: None) -> Kernel:
     """The kernel called 'debian-6.1' or 'debian-6.12'; 'patched-6.1' or 'patched-6.12', which is built from Debian's
     sources with the boot option init_mlocked_on_free, if it was not before; or the one at a path.
 
@@ -37,7 +37,7 @@ def kernel(name: str) -> Kernel:
     if kind == "debian" and series in SERIES:
         return _debian(name, series)
     if kind == "patched" and series in SERIES:
-        return _at(name, build(series).image)
+        return _at(name, build(series, on_line=on_line).image)
     path = Path(name)
     if not path.exists():
         known = ", ".join(f"{kind}-{series}" for kind in ("debian", "patched") for series in SERIES)
