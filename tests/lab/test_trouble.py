@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""The lab in trouble: it says why, ends with the right status, and leaves nothing behind."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mlockwipe import cli
+from mlockwipe.lab import command, machine
+from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.kernel import Kernel, kernel
+from mlockwipe.lab.machine import GuestFailed, boot
+from mlockwipe.lab.verify import Run
+from tests.running import MLOCKWIPE, Marked, marked
+from tests.terminal import CTRL_C, Terminal, terminal
+
+IN_GUESTS = [
+    pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),
+    pytest.mark.needs_program("busybox", "busybox-static"),
+    pytest.mark.needs_program("depmod", "kmod"),
+    pytest.mark.timeout(600),
+]
+PATIENCE = 300.0  # seconds
+OURS = {"mlockwipe", "vng", "virtme-run", "qemu-system-x86"}
+
+
+def in_guests(test: Callable[..., None]) -> Callable[..., None]:
+    for mark in IN_GUESTS:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture(scope="module")
+def debian() -> Kernel:
+    return kernel("debian-6.1")
+
+
+# Ended from outside
+
+
+def place_of_the_machine(processes: Marked) -> Path:
+    """Its directory, as soon as QEMU runs."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for pid in processes.named("qemu-system-x86"):
+            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+            for word in words:
+                if word.startswith("memory-backend-file,"):
+                    return Path(word.rpartition("mem-path=")[2]).parent
+        time.sleep(0.05)
+    raise AssertionError(f"there is no QEMU: {processes.processes()}")
+
+
+def end_by_key(user: Terminal) -> None:
+    user.type(CTRL_C)
+
+
+def end_by_signal(user: Terminal) -> None:
+    (pid,) = user.processes.named("mlockwipe")
+    os.kill(pid, signal.SIGTERM)
+
+
+@in_guests
+@pytest.mark.parametrize("moment", ["boot", "cases"])
+@pytest.mark.parametrize(("end", "status"), [(end_by_key, 130), (end_by_signal, 143)])
+def test_who_ends_it_gets_the_status_and_finds_nothing_left(
+    tmp_path: Path, debian: Kernel, moment: str, end: Callable[[Terminal], None], status: int
+) -> None:
+    lab = [MLOCKWIPE, "lab", "verify", "--kernel", str(debian.image), "--carrier", "none", "--case", "W*"]
+    with terminal() as user:
+        user.run(f"export TERM=xterm TMPDIR={shlex.quote(str(tmp_path))}")
+        user.type(f"{shlex.join(lab)}; echo status=$?,\n")
+        place = place_of_the_machine(user.processes)
+        assert place.is_dir()
+        if moment == "cases":
+            user.until(r"\b[1-9]\d*/\d+")  # the bar has moved: so many are judged
+        end(user)
+        user.until(f"status={status},")
+        assert not place.exists()
+        deadline = time.monotonic() + 10
+        while left := OURS & set(user.processes.processes().values()):
+            assert time.monotonic() < deadline, left
+            time.sleep(0.05)
+    assert not list(tmp_path.iterdir())
+
+
+@in_guests
+def test_who_ends_a_download_finds_nothing_left(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name, text in (("apt-cache", "echo linux-image-6.1.0-99-amd64-unsigned"), ("apt-get", "exec sleep 600")):
+        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tools / name).chmod(0o755)
+    with marked() as processes:
+        environment = {"PATH": f"{tools}:{os.environ['PATH']}", "XDG_CACHE_HOME": str(tmp_path)}
+        lab = subprocess.Popen([MLOCKWIPE, "lab", "verify"], env=processes.environment | environment)
+        deadline = time.monotonic() + PATIENCE
+        while not processes.named("sleep"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        lab.terminate()
+        assert lab.wait(PATIENCE) == 143
+    assert not list((tmp_path / "mlockwipe" / "kernels").iterdir())
+
+
+# Guests that fail
+
+
+@in_guests
+def test_a_guest_that_panics_is_told_with_its_console(
+    debian: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    panics = replace(lab_carrier("none"), prefix=("sh", "-c", "echo c > /proc/sysrq-trigger"))
+    monkeypatch.setattr(command, "lab_carrier", lambda name: panics)
+    assert cli.main(["lab", "verify", "--kernel", str(debian.image), "--case", "W1-whole", "--carrier", "none"]) == 1
+    out = capsys.readouterr().out
+    assert "none: the guest is gone; the end of its console:" in out
+    assert "Kernel panic - not syncing: sysrq triggered crash" in out
+
+
+@in_guests
+def test_a_guest_whose_program_fails_is_told_with_its_console(debian: Kernel) -> None:
+    with pytest.raises(GuestFailed, match="the guest is gone") as failed, boot(debian, ["sh", "-c", "echo no luck"]):
+        pytest.fail("it is up")
+    assert "no luck" in failed.value.console
+
+
+def test_how_a_guest_failed_is_printed_as_it_is(debian_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    command._print(Console(width=200), [debian_run], False)
+    out = capsys.readouterr().out
+    assert "none: QEMU refuses 'stop' ([Errno 32] [/] Broken pipe); the end of its console:" in out
+    assert "line 39 [bold]" in out
+    assert "line 19" not in out
+    debian_run.console = "line 0\nKernel panic - not syncing\n" + debian_run.console
+    command._print(Console(width=200), [debian_run], False)
+    out = capsys.readouterr().out
+    assert "Kernel panic - not syncing\nline 0 [bold]\nline 1 [bold]" in out
+
+
+@pytest.fixture
+def debian_run() -> Run:
+    console = "\n".join(f"line {number} [bold]" for number in range(40))
+    failed = "QEMU refuses 'stop' ([Errno 32] [/] Broken pipe)"
+    nothing = Kernel("debian-6.1", "6.1.0", Path("/nowhere"), None)
+    return Run(nothing, lab_carrier("none"), failed=failed, console=console)
+
+
+# What is missing
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one sentence that a command line is refused with."""
+    assert cli.main(["lab", "verify", *words]) == 125
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("mlockwipe: ")
+    assert err.count("\n") == 1
+    return err
+
+
+def test_without_qemu_it_names_the_package(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_PATH", "/nowhere")
+    said = refusal(capsys)
+    assert "the lab needs qemu-system-x86, kmod, busybox-static" in said
+    assert "make lab-setup" in said
+
+
+@in_guests
+def test_a_file_that_is_no_kernel_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "test_trouble.py is not a kernel: name the bzImage" in refusal(capsys, "--kernel", __file__)
+
+
+@in_guests
+def test_without_room_for_the_memory_it_says_where_to_make_some(
+    debian: Kernel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_found", {"": "tcg"})
+    full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    assert "the lab needs 1152 MiB in /dev/shm or " in refusal(capsys, "--kernel", str(debian.image))
+
+
+@in_guests
+def test_pages_that_can_not_be_written_are_said_before_a_guest_boots(
+    debian: Kernel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, "--kernel", str(debian.image), "--html", f"{__file__}/pages")
+    assert "the pages can't be written to " in said
+    assert "Not a directory" in said
