@@ -15,11 +15,12 @@ import pytest
 from rich.console import Console
 
 from mlockwipe import cli
+from mlockwipe.contract import all_cases
 from mlockwipe.lab import command, machine
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import GuestFailed, boot
-from mlockwipe.lab.verify import Run
+from mlockwipe.lab.verify import Run, verify_one
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -125,6 +126,18 @@ def test_a_guest_that_panics_is_told_with_its_console(
     out = capsys.readouterr().out
     assert "none: the guest is gone; the end of its console:" in out
     assert "Kernel panic - not syncing: sysrq triggered crash" in out
+
+
+@in_guests
+def test_a_kernel_that_can_not_see_its_files_is_told_with_its_console(debian: Kernel, tmp_path: Path) -> None:
+    """Without its modules Debian's has no 9p and no virtio."""
+    image = tmp_path / "boot" / debian.image.name
+    image.parent.mkdir()
+    shutil.copy(debian.image, image)
+    run = verify_one(kernel(str(image)), lab_carrier("none"), all_cases()[:1])
+    assert run.failed is not None
+    assert not run.ok
+    assert "Linux version 6.1" in run.console
 
 
 @in_guests

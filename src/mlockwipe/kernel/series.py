@@ -88,10 +88,12 @@ def _first_failure(said: str) -> tuple[str, str]:
     """The file and the hunk that `patch` stumbled over first."""
     file = "unknown file"
     for line in said.splitlines():
-        if found := re.match(r"(?:checking|patching) file '?([^']+?)'?$", line):
-            file = found[1]
+        if found := re.match(r"(?:checking|patching) file '?([^']+?)'?$|\|\+\+\+ b/(\S+)", line):
+            file = found[1] or found[2]
         elif found := re.match(r"Hunk #(\d+) FAILED at (\d+)", line):
             return file, f"hunk {found[1]} at line {found[2]}"
-        elif "can't find file" in line or "previously applied" in line or "already exists" in line:
+        elif line.startswith("No file to patch"):
+            return file, "which is not there"
+        elif "previously applied" in line or "already exists" in line:
             return file, line.rstrip(".")
     return file, (said.splitlines() or ["no reason given"])[-1]
