@@ -228,6 +228,7 @@ def prepare() -> None:
         ("/sys/kernel/mm/ksm/sleep_millisecs", "20"),
         ("/sys/kernel/mm/ksm/pages_to_scan", "1000"),
         ("/sys/kernel/mm/ksm/run", "1"),
+        ("/proc/sys/vm/max_map_count", "4096"),  # the cases that reach it take half a minute to reach 65530
     ):
         with suppress(FileNotFoundError):  # a kernel without it; the case says so
             Path(path).write_text(value)
