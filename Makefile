@@ -54,9 +54,13 @@ lab: $(VENV)/.lab ## the cases in virtual machines, on Debian's 6.1 and 6.12 (ta
 kernel: $(VENV)/.lab ## build Linux 6.12 with the boot option, and run the cases on it (takes long)
 	@$(BIN)/mlockwipe lab verify --kernel patched-6.12 --carrier none --carrier boot-option
 
+.PHONY: lab-keys
+lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes long)
+	@$(BIN)/mlockwipe lab keys --kernel debian-6.1 --kernel debian-6.12 --json keys.json
+
 .PHONY: clean
 clean: ## remove .venv and everything that was made
-	rm -rf $(VENV) build dist lab lab.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist lab lab.json keys.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Two stamps: what a user needs, and on top of it what the tests need. A .venv that can't run pip (its interpreter

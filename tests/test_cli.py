@@ -74,6 +74,12 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["verify", "--carrier", "hope"], "invalid choice: 'hope'"),
         (["verify", "W1"], "unrecognized arguments: W1"),
         (["status", "--xml"], "unrecognized arguments: --xml"),
+        (["lab"], "mlockwipe lab: the following arguments are required: verify|keys; see 'mlockwipe lab --help'"),
+        (["lab", "fun"], "invalid choice: 'fun'"),
+        (["lab", "verify", "--carrier", "hope"], "mlockwipe lab verify: argument --carrier: invalid choice: 'hope'"),
+        (["lab", "verify", "--manager", "gpg"], "unrecognized arguments: --manager"),
+        (["lab", "keys", "--case", "W1"], "unrecognized arguments: --case W1"),
+        (["lab", "keys", "--mana", "gpg"], "unrecognized arguments: --mana gpg"),
         (["completion"], "the following arguments are required"),
         (["completion", "fish"], "invalid choice: 'fish'"),
     ],
@@ -186,10 +192,10 @@ def test_interrupt_ends_as_a_shell_says_it(front: Front) -> None:
     assert cli.main(["run", "ls"]) == 130
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, "lab verify", "lab keys"])
 def test_help_describes_the_verb_and_has_an_example(capsys: pytest.CaptureFixture[str], verb: str) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main([verb, "--help"])
+        cli.main([*verb.split(), "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: mlockwipe {verb} ")
@@ -204,6 +210,13 @@ def test_the_example_of_the_help_is_valid_usage(verb: str) -> None:
     for mark in ("|", ">"):
         words = words[: words.index(mark)] if mark in words else words
     verbs.VERBS[verb].parser(verb).parse_args(words[2:])
+
+
+@pytest.mark.parametrize("below", verbs.LAB)
+def test_the_example_of_the_lab_is_valid_usage(below: str) -> None:
+    command, lab, *words = verbs.LAB[below].example.replace("'", "").split()
+    assert (command, lab, words[0]) == ("mlockwipe", "lab", below)
+    verbs.VERBS["lab"].parser("lab").parse_args(words)
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -268,6 +281,9 @@ def test_completion_is_bash(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--no"], {"--no-unmap"}),
         (["completion", "z"], {"zsh"}),
         (["run", "compge"], {"compgen"}),
+        (["lab", "k"], {"keys"}),
+        (["lab", "keys", "--man"], {"--manager"}),
+        (["lab", "verify", "--carrier", "s"], {"supervisor"}),
     ],
 )
 def test_bash_completes(capsys: pytest.CaptureFixture[str], words: list[str], expected: set[str]) -> None:

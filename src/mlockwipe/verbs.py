@@ -8,8 +8,8 @@ A verb is imported when it is called, and only its own parser is built. The whol
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from mlockwipe import __version__
 from mlockwipe.errors import Refused
@@ -42,9 +42,9 @@ def _columns() -> int:
 
 class _Parser(argparse.ArgumentParser):
     """Usage and one sentence on stderr, status 2. Abbreviated options are not taken: they would change their
-    meaning with the next option we add."""
+    meaning with the next option we add. `more`: what argparse gives to a parser below another."""
 
-    def __init__(self, prog: str, description: str, epilog: str, usage: str | None = None) -> None:
+    def __init__(self, prog: str, description: str, epilog: str, usage: str | None = None, **more: Any) -> None:
         super().__init__(
             prog=prog,
             usage=usage,
@@ -52,6 +52,7 @@ class _Parser(argparse.ArgumentParser):
             epilog=epilog,
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
+            **more,
         )
 
     def error(self, message: str) -> NoReturn:
@@ -219,7 +220,24 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _lab_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["verify"], help="run the contract's cases in virtual machines")
+    below = parser.add_subparsers(dest="what", metavar="|".join(LAB), required=True, parser_class=_Parser)
+    for name, verb in LAB.items():
+        verb.arguments(
+            below.add_parser(
+                name,
+                prog=f"mlockwipe lab {name}",
+                help=verb.summary,
+                description=verb.description,
+                epilog=f"example:\n{verb.example}",
+            )
+        )
+
+
+def _lab(arguments: argparse.Namespace) -> int:
+    return LAB[arguments.what].call(arguments)
+
+
+def _machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel",
         action="append",
@@ -230,36 +248,83 @@ def _lab_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--carrier",
         action="append",
-        choices=["none", "init_on_free", "supervisor", "boot-option"],
-        help="judge this carrier; may be given again (default: all)",
+        choices=[*_CARRIERS, "boot-option"],
+        help="judge this carrier; may be given again (default: none, init_on_free and supervisor)",
     )
+
+
+_CARRIERS = ["none", "init_on_free", "supervisor"]
+
+
+def _kernels(arguments: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(arguments.kernel or ["debian-6.1"]))
+
+
+def _carriers(arguments: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(arguments.carrier or _CARRIERS))
+
+
+def _without(error: ModuleNotFoundError) -> Refused:
+    return Refused(
+        f"the lab needs the Python package of {error.name}: run `make lab-setup`, or pip install 'mlockwipe[lab]'"
+    )
+
+
+def _lab_verify_arguments(parser: argparse.ArgumentParser) -> None:
+    _machine_arguments(parser)
     parser.add_argument("--case", metavar="GLOB", default="*", help="only cases whose name matches, such as 'W7-*'")
     parser.add_argument("--all", action="store_true", help="a line for every case, not for every row of the contract")
     parser.add_argument("--json", metavar="FILE", help="write the verdicts and what was found where")
     parser.add_argument("--html", metavar="DIR", help="write the matrix as pages for a browser")
 
 
-def _lab(arguments: argparse.Namespace) -> int:
+def _lab_verify(arguments: argparse.Namespace) -> int:
     from mlockwipe.verify import matching
 
     if not matching(arguments.case):
-        VERBS["lab"].parser("lab").error(f"no case matches '{arguments.case}'")
+        _lab_error("verify", f"no case matches '{arguments.case}'")
     try:
         from mlockwipe.lab.command import lab_verify
     except ModuleNotFoundError as error:
-        raise Refused(
-            f"the lab needs the Python package of {error.name}: run `make lab-setup`, or pip install 'mlockwipe[lab]'"
-        ) from error
+        raise _without(error) from error
 
     with _Stdout():
         return lab_verify(
-            list(dict.fromkeys(arguments.kernel or ["debian-6.1"])),
-            list(dict.fromkeys(arguments.carrier or ["none", "init_on_free", "supervisor"])),
+            _kernels(arguments),
+            _carriers(arguments),
             arguments.case,
             every_case=arguments.all,
             json_file=arguments.json,
             html=arguments.html,
         )
+
+
+def _lab_keys_arguments(parser: argparse.ArgumentParser) -> None:
+    _machine_arguments(parser)
+    parser.add_argument(
+        "--manager", metavar="GLOB", default="*", help="only key managers whose name matches, such as 'gpg-*'"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts and what was found where")
+
+
+def _lab_keys(arguments: argparse.Namespace) -> int:
+    from mlockwipe.lab.key_managers.registry import KEY_MANAGERS, matching
+
+    managers = matching(arguments.manager)
+    if not managers:
+        known = ", ".join(manager.name for manager in KEY_MANAGERS)
+        _lab_error("keys", f"no key manager matches '{arguments.manager}': there are {known}")
+    try:
+        from mlockwipe.lab.key_managers.command import lab_keys
+    except ModuleNotFoundError as error:
+        raise _without(error) from error
+
+    with _Stdout():
+        return lab_keys(_kernels(arguments), _carriers(arguments), managers, json_file=arguments.json)
+
+
+def _lab_error(name: str, sentence: str) -> NoReturn:
+    LAB[name].parser(f"lab {name}").error(sentence)
 
 
 # kernel
@@ -303,10 +368,13 @@ def _completion(arguments: argparse.Namespace) -> int:
     top = _top_parser()
     subparsers = top.add_subparsers(metavar="VERB", parser_class=argparse.ArgumentParser)
     for name, verb in VERBS.items():
-        verb.arguments(subparsers.add_parser(name, help=verb.summary))
-        for action in subparsers.choices[name]._actions:
+        parser = subparsers.add_parser(name, help=verb.summary)
+        verb.arguments(parser)
+        for action in _actions(parser):
             if action.metavar in ("FILE", "FILE.json"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
+            elif action.metavar == "DIR":
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]
             elif action.metavar == "COMMAND":
                 action.complete = {  # type: ignore[attr-defined]
                     "bash": "_mlockwipe_command",
@@ -317,6 +385,15 @@ def _completion(arguments: argparse.Namespace) -> int:
     with _Stdout():
         print(shtab.complete(top, arguments.shell, preamble=commands))
     return 0
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Its own, and those of the parsers below it."""
+    for action in parser._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from _actions(below)
 
 
 # status
@@ -372,10 +449,9 @@ VERBS = {
         call=_status,
     ),
     "lab": _Verb(
-        summary="run the cases in virtual machines, judged by a search of all their memory",
-        description="Boot kernels in QEMU, run every case of the contract under each carrier, stop the machine and "
-        "search all of its memory from outside for what should be gone. Without a carrier it must be found. The "
-        "exit status is 0 when every verdict is the expected one, else 1. `make lab-setup` installs what is needed.",
+        summary="virtual machines, all of whose memory is searched: the cases, and real key managers",
+        description="Boot kernels in QEMU, stop the machine and search all of its memory from outside for what "
+        "should be gone. `make lab-setup` installs what is needed.",
         example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
         arguments=_lab_arguments,
         call=_lab,
@@ -395,5 +471,28 @@ VERBS = {
         example="  mlockwipe completion bash > ~/.local/share/bash-completion/completions/mlockwipe",
         arguments=_completion_arguments,
         call=_completion,
+    ),
+}
+
+LAB = {
+    "verify": _Verb(
+        summary="run the contract's cases in virtual machines",
+        description="Boot kernels in QEMU, run every case of the contract under each carrier, stop the machine and "
+        "search all of its memory from outside for what should be gone. Without a carrier it must be found. The "
+        "exit status is 0 when every verdict is the expected one, else 1. `make lab-setup` installs what is needed.",
+        example=VERBS["lab"].example,
+        arguments=_lab_verify_arguments,
+        call=_lab_verify,
+    ),
+    "keys": _Verb(
+        summary="kill real key managers while they hold a secret, and look for it",
+        description="Boot kernels in QEMU, run each key manager that is installed under each carrier until its "
+        "secret stands in memory, search all of it, kill the key manager with SIGKILL, and search again. The exit "
+        "status is 0 when no carrier left anything in pages that were locked, or inherited from a process that had "
+        "locked them, and without a carrier something was left there; else 1. What the program itself has copied to "
+        "other memory is shown beside it. `make lab-setup` installs what the machines need.",
+        example="  mlockwipe lab keys --manager 'gpg-*' --carrier none --carrier supervisor --json keys.json",
+        arguments=_lab_keys_arguments,
+        call=_lab_keys,
     ),
 }

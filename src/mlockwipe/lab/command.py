@@ -3,24 +3,24 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.command import building
-from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.carriers import LabCarrier, lab_carrier
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
 from mlockwipe.lab.pages import write_pages
+from mlockwipe.lab.progress import bars
 from mlockwipe.lab.report import as_document
-from mlockwipe.lab.verify import Run, Verdict, verify
+from mlockwipe.lab.verify import Run, verify
 from mlockwipe.verify import ReportFile, machine, matching
 
 _TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
@@ -48,15 +48,9 @@ def lab_verify(
 
     console = Console()
     runs: list[Run] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    err = Console(stderr=True)
     for one in booted:
-        with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-            bars = {
-                carrier.name: progress.add_task(f"{one.release}, {carrier.name}", total=len(cases))
-                for carrier in chosen
-            }
-            here = list(verify(one, chosen, cases, _Advance(progress, bars)))
+        with bars(one, chosen, len(cases)) as advance:
+            here = list(verify(one, chosen, cases, advance))
         runs += here
         _print(console, here, every_case)
     if file is not None:
@@ -86,17 +80,6 @@ def _refusing(pages: Path) -> Iterator[None]:
         ) from error
 
 
-class _Advance:
-    """Moves a carrier's bar on with every verdict."""
-
-    def __init__(self, progress: Progress, bars: Mapping[str, TaskID]) -> None:
-        self._progress = progress
-        self._bars = bars
-
-    def __call__(self, run: Run, verdict: Verdict) -> None:
-        self._progress.advance(self._bars[run.carrier.name])
-
-
 def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
     ended = [run for run in runs if run.failed is None]
     if ended:
@@ -109,9 +92,14 @@ def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
         if run.blind_rows:
             console.print(f"[bold red]the judge is blind in {', '.join(run.blind_rows)}[/]: nothing leaked there")
         if run.failed is not None:
-            what = escape(f"{run.carrier.name}: {run.failed}")
-            console.print(f"[bold red]{what}[/]; the end of its console:", highlight=False)
-            console.print(_end_of(run.console), markup=False, highlight=False, soft_wrap=True)
+            print_failure(console, run.carrier, run.failed, run.console)
+
+
+def print_failure(console: Console, carrier: LabCarrier, why: str, said: str) -> None:
+    """`said`: what the guest's kernel said."""
+    what = escape(f"{carrier.name}: {why}")
+    console.print(f"[bold red]{what}[/]; the end of its console:", highlight=False)
+    console.print(_end_of(said), markup=False, highlight=False, soft_wrap=True)
 
 
 def _end_of(text: str) -> str:

@@ -11,7 +11,7 @@ moments at which it holds the secret. `hold` finds such a moment by looking, and
 runs one on this machine, where only the memory of living processes can be searched.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,8 @@ class Operation(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class KeyManager:
-    """`name`: as the user names it. `what`: one line. `packages`: Debian's that it needs.
+    """`name`: as the user names it. `what`: one line. `needs`: the programs and libraries that it can't do
+    without, each with the Debian package that brings it.
 
     `prepare(directory)`: makes the key material, outside. `operate(directory, wrap)`: inside, with a copy of
     that directory which may be written to; whatever still runs when the block ends is killed by the caller.
@@ -56,6 +57,6 @@ class KeyManager:
 
     name: str
     what: str
-    packages: tuple[str, ...]
+    needs: Mapping[str, str]
     prepare: Callable[[Path], list[Needle]]
     operate: Callable[[Path, Wrap], AbstractContextManager[Operation]]

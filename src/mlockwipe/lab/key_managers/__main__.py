@@ -14,7 +14,8 @@ from pathlib import Path
 
 from mlockwipe.errors import Refused
 from mlockwipe.lab.key_managers import native
-from mlockwipe.lab.key_managers.hold import TRIES, hold
+from mlockwipe.lab.key_managers.hold import FOUND, TRIES, hold
+from mlockwipe.lab.key_managers.material import missing
 from mlockwipe.lab.key_managers.registry import KEY_MANAGERS, key_manager
 
 
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     options, prefix = parser.parse_args(arguments[:at]), arguments[at + 1 :]
     try:
         manager = key_manager(options.name)
+        if absent := missing(manager):
+            raise Refused("; ".join(absent))
         with tempfile.TemporaryDirectory(prefix="km-", dir="/tmp") as place:
             needles = manager.prepare(Path(place))
             result = hold(
@@ -43,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"mlockwipe: {error}", file=sys.stderr)
         return 125
     print(json.dumps(result.to_json(), indent=1))
-    return 0 if result.moment == "found" else 1
+    return 0 if result.moment == FOUND else 1
 
 
 if __name__ == "__main__":

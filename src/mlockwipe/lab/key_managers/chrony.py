@@ -39,5 +39,9 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 
 
 CHRONY = KeyManager(
-    "chronyd", "chronyd with lock_all killed: the key of its time server", (_PACKAGE,), _prepare, _operate
+    "chronyd",
+    "chronyd with lock_all killed: the key of its time server",
+    {"chronyd": _PACKAGE},
+    _prepare,
+    _operate,
 )

@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""cryptsetup: it locks the volume key while it wraps that with the passphrase for a new slot."""
+"""cryptsetup: it holds the volume key while it wraps that with the passphrase for a new slot.
+
+As of 2.6.1 it locks the buffers of passphrases and of the keys that are made of them, each by itself, but not the
+volume key: that is locked where the heap happens to put it on the same page as such a buffer, and until one of them
+is given back, which unlocks the page.
+"""
 
 import secrets
 import shutil
@@ -56,7 +61,7 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 CRYPTSETUP = KeyManager(
     "cryptsetup-add-key",
     "cryptsetup killed while it adds a passphrase to a LUKS volume: the volume key",
-    (_PACKAGE,),
+    {"cryptsetup": _PACKAGE},
     _prepare,
     _operate,
 )

@@ -74,7 +74,7 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 GNOME_KEYRING = KeyManager(
     "gnome-keyring",
     "gnome-keyring-daemon killed with an unlocked keyring: the secret of an item",
-    (_PACKAGE, "libsecret-tools", "dbus-daemon"),
+    {_DAEMON: _PACKAGE, "secret-tool": "libsecret-tools", "dbus-daemon": "dbus-daemon"},
     _prepare,
     _operate,
 )

@@ -152,27 +152,27 @@ def _operate_stream(directory: Path, wrap: Wrap) -> Iterator[Operation]:
     yield _Stream(directory, wrap)
 
 
-_PACKAGES = ("gpg", "gpg-agent", "gpgconf")
+_NEEDS = {"gpg": "gpg", "gpg-agent": "gpg-agent", "gpgconf": "gpgconf"}
 
 GPG = (
     KeyManager(
         "gpg-sign-rsa4096",
         "gpg-agent killed while it signs with an RSA key of 4096 bits",
-        _PACKAGES,
+        _NEEDS,
         _prepare_sign,
         _operate_sign,
     ),
     KeyManager(
         "gpg-decrypt-rsa4096",
         "gpg-agent killed while it decrypts with an RSA key of 4096 bits",
-        _PACKAGES,
+        _NEEDS,
         _prepare_decrypt,
         _operate_decrypt,
     ),
     KeyManager(
         "gpg-decrypt-stream",
         "gpg killed in the middle of a long message: the session key",
-        _PACKAGES,
+        _NEEDS,
         _prepare_stream,
         _operate_stream,
     ),

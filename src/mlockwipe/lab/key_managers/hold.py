@@ -9,7 +9,6 @@ process. Without one there is no result: nothing was shown then, and nothing was
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -31,6 +30,7 @@ SETTLE = 0.2  # seconds between the end of the last process and the look at what
 LOCKED, INHERITED = "locked", "inherited"
 UNLOCKED, UNLOCKED_AGAIN = "unlocked", "unlocked again"
 OTHER, NEW = "other process", "not there"
+FOUND, NOT_FOUND = "found", "not found"
 NEAR = 0.1  # of an operation: how near to a moment at which it was seen the next is
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly, however many there are
 
@@ -38,8 +38,22 @@ Look = Callable[[], Mapping[str, Sequence[int]]]  # the physical addresses of ev
 
 
 @dataclass(frozen=True, slots=True)
+class Hit:
+    """Where the secret stood just before death. `page`: what the page was then: 'locked', 'inherited' from a process
+    that had locked it, never locked ('unlocked'), 'unlocked again' (one munlock ends all locks of a page, also for a
+    neighbour on it), of an 'other process' than the holders, or the state of a page that belongs to no process.
+    `place`: the mapping and its process."""
+
+    label: str
+    address: int
+    page: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Remain:
-    """A page with the secret after death. `state`: what it is now. `was`: what it was just before."""
+    """Where the secret stands after death. `state`: what the page is now. `was`: what it was just before, as in
+    `Hit`, or 'not there' where the secret did not stand in it."""
 
     label: str
     address: int
@@ -49,20 +63,17 @@ class Remain:
 
 @dataclass(slots=True)
 class Result:
-    """`before` and `after`: pages by needle. `where`: the pages before, by what they were and whose: 'locked',
-    'inherited' from a process that had locked them, never locked ('unlocked'), 'unlocked again' (one munlock
-    ends all locks of a page, also for a neighbour on it), of an 'other process' than the holders, or the state
-    of a page that belongs to no process."""
+    """`tries`: moments that were looked at. `traced`: whether the kernel told who has locked memory; without that an
+    inherited page can't be told from one that was never locked."""
 
     key_manager: str
     carrier: str
-    moment: str = "not found"
+    traced: bool
+    moment: str = NOT_FOUND
     tries: int = 0
     locks: str = "no, VmLck 0 kB"
-    before: dict[str, int] = field(default_factory=dict)
-    where: dict[str, int] = field(default_factory=dict)
-    after: dict[str, int] = field(default_factory=dict)
-    remains: list[Remain] = field(default_factory=list)
+    before: list[Hit] = field(default_factory=list)
+    after: list[Remain] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
@@ -70,31 +81,22 @@ class Result:
 
 def hold(manager: KeyManager, prepared: Path, look: Look, wrap: Wrap, carrier: str, tries: int = TRIES) -> Result:
     """Run the second half of `manager` with a copy of what the first half left in `prepared`."""
-    result = Result(manager.name, carrier)
     with tempfile.TemporaryDirectory(prefix="km-", dir="/tmp") as place, all_ended(), traced() as locks:
+        result = Result(manager.name, carrier, locks.known)
         directory = Path(place, "k")
         shutil.copytree(prepared, directory)
         others = set(descendants())
         with manager.operate(directory, wrap) as operation:
-            moment = _find(operation, look, locks, result, tries)
-            if moment is not None:
-                kill(moment.holders)
+            kill(_find(operation, look, locks, result, tries))
         end(but=others)
-        if moment is not None:
+        if result.moment == FOUND:
             time.sleep(SETTLE)
-            _judge(look(), moment.was, result)
+            result.after = _remains(look(), result.before)
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """`holders`: the processes that hold the secret, stopped. `was`: what each page with it is, by frame."""
-
-    holders: list[int]
-    was: dict[int, str]
-
-
-def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries: int) -> _Moment | None:
+def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries: int) -> list[int]:
+    """The processes that hold the secret, stopped, and in `result` what they hold; none when there was no moment."""
     duration = _duration(operation)
     near: float | None = None  # the delay at which the secret was last seen, only not as it should
     for result.tries in range(1, tries + 1):
@@ -106,22 +108,18 @@ def _find(operation: Operation, look: Look, locks: Locks, result: Result, tries:
         if stopped:
             seen = look()
             owners = _owners(stopped, _frames(seen))
-            was = {frame: _was(owners.get(frame), frame, stopped, locks) for frame in _frames(seen)}
-            secret = {label: addresses for label, addresses in seen.items() if label != PASSPHRASE}
-            kinds = Counter(was[frame] for frame in _frames(secret))
+            hits = _hits(seen, owners, stopped, locks)
+            kinds = {hit.page for hit in hits if hit.label != PASSPHRASE}
             # A copy outside of locked memory may be all there is, but it is not what this is about: look for more.
             more = result.tries <= BETTER and any(locks.taken(pid) or _locked_kb(pid) for pid in stopped)
-            if kinds[LOCKED] or kinds[INHERITED] or (kinds[UNLOCKED] + kinds[UNLOCKED_AGAIN] and not more):
-                result.moment = "found"
-                result.before = _count(seen)
-                result.where = dict(Counter(_place(kind, owners.get(frame)) for frame, kind in was.items()))
-                result.locks = _locks(stopped, locks)
-                return _Moment([pid for pid in stopped if any(pid == page.pid for page in owners.values())], was)
-            if kinds[UNLOCKED] or kinds[UNLOCKED_AGAIN]:
+            if kinds & {LOCKED, INHERITED} or (kinds & {UNLOCKED, UNLOCKED_AGAIN} and not more):
+                result.moment, result.before, result.locks = FOUND, hits, _locks(stopped, locks)
+                return [pid for pid in stopped if any(pid == page.pid for page in owners.values())]
+            if kinds & {UNLOCKED, UNLOCKED_AGAIN}:
                 near = delay
         resume(stopped)
         operation.finish()
-    return None
+    return []
 
 
 def _duration(operation: Operation) -> float:
@@ -137,11 +135,6 @@ def _duration(operation: Operation) -> float:
 
 def _frames(seen: Mapping[str, Sequence[int]]) -> set[int]:
     return {address // PAGE_SIZE for addresses in seen.values() for address in addresses}
-
-
-def _count(seen: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Pages by label."""
-    return {label: len({address // PAGE_SIZE for address in addresses}) for label, addresses in seen.items()}
 
 
 def _kind(frame: int) -> str:
@@ -171,7 +164,19 @@ def _owners(stopped: Sequence[int], wanted: set[int]) -> dict[int, Mapped]:
     return owners
 
 
-def _was(page: Mapped | None, frame: int, stopped: Sequence[int], locks: Locks) -> str:
+def _hits(
+    seen: Mapping[str, Sequence[int]], owners: Mapping[int, Mapped], stopped: Sequence[int], locks: Locks
+) -> list[Hit]:
+    pages = {frame: _page(owners.get(frame), frame, stopped, locks) for frame in _frames(seen)}
+    places = {frame: _place(owners.get(frame)) for frame in pages}
+    return [
+        Hit(label, address, pages[address // PAGE_SIZE], places[address // PAGE_SIZE])
+        for label, addresses in seen.items()
+        for address in addresses
+    ]
+
+
+def _page(page: Mapped | None, frame: int, stopped: Sequence[int], locks: Locks) -> str:
     if page is None:
         return _kind(frame)
     if page.pid not in stopped:
@@ -181,13 +186,13 @@ def _was(page: Mapped | None, frame: int, stopped: Sequence[int], locks: Locks) 
     return {None: UNLOCKED, ITSELF: UNLOCKED_AGAIN, ANCESTOR: INHERITED}[locks.by_whom(page.pid, page.address)]
 
 
-def _place(kind: str, page: Mapped | None) -> str:
+def _place(page: Mapped | None) -> str:
     if page is None:
-        return kind
+        return ""
     where = Path(page.name).name if page.name else "anonymous"
     with suppress(OSError):
         where += f" of {Path(f'/proc/{page.pid}/comm').read_text().strip()}"
-    return f"{kind}, {where}"
+    return where
 
 
 def _locked_kb(pid: int) -> int:
@@ -202,9 +207,9 @@ def _locks(stopped: Sequence[int], locks: Locks) -> str:
     return f"{answer}, VmLck {locked} kB"
 
 
-def _judge(seen: Mapping[str, Sequence[int]], was: Mapping[int, str], result: Result) -> None:
-    result.after = _count(seen)
-    result.remains = [
+def _remains(seen: Mapping[str, Sequence[int]], before: Sequence[Hit]) -> list[Remain]:
+    was = {hit.address // PAGE_SIZE: hit.page for hit in before}
+    return [
         Remain(label, address, _kind(address // PAGE_SIZE), was.get(address // PAGE_SIZE, NEW))
         for label, addresses in seen.items()
         for address in addresses

@@ -1,41 +1,123 @@
 # SPDX-License-Identifier: MIT
-"""The outer half: a key manager in a machine, under a carrier, with all memory searched from outside."""
+"""The outer half: key managers in a machine, under a carrier, with all memory searched from outside."""
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from mlockwipe.contract import BARE
+from mlockwipe.contract.result import FAILED, UNPROVEN
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.key_managers import KeyManager
-from mlockwipe.lab.key_managers.hold import TRIES, Remain, Result
-from mlockwipe.lab.machine import Machine, boot
+from mlockwipe.lab.key_managers.hold import TRIES, Hit, Remain, Result
+from mlockwipe.lab.key_managers.material import missing
+from mlockwipe.lab.key_managers.verdict import SKIPPED, Verdict, as_expected, held_against, is_blind, verdict_of
+from mlockwipe.lab.machine import GuestFailed, Machine, boot
 
 SILENCE = 900.0  # seconds without a word of the guest: it hangs
+AGAIN = 2  # times more, for a moment that was not found and a control that found nothing
 
 GUEST = (sys.executable, "-P", "-m", "mlockwipe.lab.key_managers.guest")
+
+OnVerdict = Callable[["Run", Verdict], None]
 
 
 class Failed(Exception):
     """What was to be shown could not be: what the guest said."""
 
 
-def judge(kernel: Kernel, carrier: LabCarrier, managers: Sequence[KeyManager]) -> Iterator[Result | Failed]:
-    """Each key manager, one after the other in one machine. Raises Refused and GuestFailed."""
-    with boot(kernel, GUEST, append=carrier.append) as machine:
-        for manager in managers:
-            try:
-                yield judge_one(machine, carrier, manager)
-            except Failed as failed:
-                yield failed
-            except Refused as refused:  # a package that is not there
-                yield Failed(str(refused))
+@dataclass
+class Run:
+    """One carrier on one kernel. `failed`: why the guest did not get to the end, with `console`."""
+
+    kernel: Kernel
+    carrier: LabCarrier
+    acceleration: str = ""
+    guest: dict[str, Any] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+    seconds: float = 0.0
+    failed: str | None = None
+    console: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the guest got to the end, the judge could see, and all is as it must be."""
+        return self.failed is None and not self.blind and as_expected(self.carrier.name, self.verdicts)
+
+    @property
+    def blind(self) -> list[str]:
+        """The key managers whose locked memory was not found although nothing wiped it."""
+        if self.carrier.name != BARE:
+            return []
+        return [verdict.key_manager for verdict in self.verdicts if is_blind(verdict)]
 
 
-def judge_one(machine: Machine, carrier: LabCarrier, manager: KeyManager, tries: int = TRIES) -> Result:
+def judge(
+    kernel: Kernel,
+    carriers: Sequence[LabCarrier],
+    managers: Sequence[KeyManager],
+    on_verdict: OnVerdict = lambda run, verdict: None,
+) -> Iterator[Run]:
+    """A run for each carrier, no carrier first. A guest that fails ends its run, not the others. Raises Refused."""
+    control: dict[str, str] | None = None
+    for carrier in sorted(carriers, key=lambda carrier: carrier.name != BARE):
+        run = judge_carrier(kernel, carrier, managers, on_verdict)
+        if carrier.name == BARE and run.failed is None:
+            control = {verdict.key_manager: verdict.verdict for verdict in run.verdicts}
+        elif control is not None:
+            run.verdicts = [held_against(control, verdict) for verdict in run.verdicts]
+        yield run
+
+
+def judge_carrier(
+    kernel: Kernel,
+    carrier: LabCarrier,
+    managers: Sequence[KeyManager],
+    on_verdict: OnVerdict = lambda run, verdict: None,
+) -> Run:
+    """Each key manager that is installed, one after the other in one machine. Raises Refused."""
+    run = Run(kernel, carrier)
+    absent = {manager.name: "; ".join(sentences) for manager in managers if (sentences := missing(manager))}
+    began = time.monotonic()
+
+    def judged(verdict: Verdict) -> None:
+        run.verdicts.append(verdict)
+        on_verdict(run, verdict)
+
+    for name, reason in absent.items():
+        judged(Verdict(name, SKIPPED, reason))
+    installed = [manager for manager in managers if manager.name not in absent]
+    try:
+        if installed:
+            with boot(kernel, GUEST, append=carrier.append) as machine:
+                run.acceleration, run.guest = machine.acceleration, machine.hello
+                for manager in installed:
+                    judged(_judged(machine, carrier, manager))
+    except GuestFailed as failed:
+        run.failed, run.console = str(failed), failed.console
+    run.seconds = time.monotonic() - began
+    return run
+
+
+def _judged(machine: Machine, carrier: LabCarrier, manager: KeyManager) -> Verdict:
+    for _ in range(AGAIN + 1):
+        try:
+            verdict = verdict_of(hold_in(machine, carrier, manager))
+        except (Failed, Refused) as failed:
+            return Verdict(manager.name, FAILED, str(failed))
+        if verdict.verdict != UNPROVEN:
+            break
+    return verdict
+
+
+def hold_in(machine: Machine, carrier: LabCarrier, manager: KeyManager, tries: int = TRIES) -> Result:
     """With a secret of its own. Raises Failed, Refused and GuestFailed."""
     # In the guest, the directories for what is temporary are its own.
     with tempfile.TemporaryDirectory(prefix="km-", dir=cache().parent) as place:
@@ -57,4 +139,5 @@ def judge_one(machine: Machine, carrier: LabCarrier, manager: KeyManager, tries:
     if "raised" in message:
         raise Failed(message["raised"])
     told = message["result"]
-    return Result(**{**told, "remains": [Remain(**remain) for remain in told["remains"]]})
+    before, after = ([kind(**one) for one in told[when]] for kind, when in ((Hit, "before"), (Remain, "after")))
+    return Result(**{**told, "before": before, "after": after})

@@ -42,7 +42,7 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 KEEPASSXC = KeyManager(
     "keepassxc-cli",
     "keepassxc-cli killed with an open database: the password of an entry",
-    (_PACKAGE,),
+    {_CLI: _PACKAGE},
     _prepare,
     _operate,
 )

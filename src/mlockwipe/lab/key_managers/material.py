@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What the halves of a key manager share: running tools, passphrases, and numbers as libraries keep them."""
 
+import ctypes
 import os
 import re
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
-from mlockwipe.lab.key_managers import Needle
+from mlockwipe.lab.key_managers import KeyManager, Needle
 
 WINDOW = 32  # bytes of a number that are looked for
 
@@ -23,11 +24,30 @@ def environment(**more: str) -> dict[str, str]:
     return {"PATH": _PATH, "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", **kept, **more}
 
 
+def missing(manager: KeyManager) -> list[str]:
+    """What a key manager needs and is not installed here: a sentence for each."""
+    return [_is_missing(name, package) for name, package in manager.needs.items() if not _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    if ".so." not in name:
+        return shutil.which(name, path=_PATH) is not None
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _is_missing(name: str, package: str) -> str:
+    return f"{name} is not installed: apt-get install {package}"
+
+
 def need(program: str, package: str) -> str:
     """The path of a program. Raises Refused, naming the package that brings it."""
     path = shutil.which(program, path=_PATH)
     if path is None:
-        raise Refused(f"{program} is not installed: apt-get install {package}")
+        raise Refused(_is_missing(program, package))
     return path
 
 

@@ -65,7 +65,7 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 MINISIGN = KeyManager(
     "minisign",
     "minisign killed while it waits for the file to sign: the seed of its Ed25519 key",
-    (_PACKAGE,),
+    {"minisign": _PACKAGE, "prlimit": "util-linux"},
     _prepare,
     _operate,
 )

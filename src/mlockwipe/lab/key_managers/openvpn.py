@@ -33,4 +33,6 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
     yield service
 
 
-OPENVPN = KeyManager("openvpn", "openvpn with --mlock killed: its static key", (_PACKAGE,), _prepare, _operate)
+OPENVPN = KeyManager(
+    "openvpn", "openvpn with --mlock killed: its static key", {"openvpn": _PACKAGE}, _prepare, _operate
+)

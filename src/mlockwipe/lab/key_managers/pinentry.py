@@ -58,7 +58,7 @@ def _await_shown(terminal: int, what: bytes) -> None:
 PINENTRY = KeyManager(
     "pinentry",
     "pinentry-curses killed when a passphrase has been typed",
-    (_PACKAGE,),
+    {_PACKAGE: _PACKAGE},
     _prepare,
     _operate,
 )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """All key managers, by name."""
 
+from fnmatch import fnmatchcase
+
 from mlockwipe.errors import Refused
 from mlockwipe.lab.key_managers import KeyManager
 from mlockwipe.lab.key_managers.chrony import CHRONY
@@ -36,3 +38,8 @@ def key_manager(name: str) -> KeyManager:
         if manager.name == name:
             return manager
     raise Refused(f"there is no key manager {name}: name one of {', '.join(known.name for known in KEY_MANAGERS)}")
+
+
+def matching(pattern: str) -> list[KeyManager]:
+    """Those whose name matches a shell pattern."""
+    return [manager for manager in KEY_MANAGERS if fnmatchcase(manager.name, pattern)]

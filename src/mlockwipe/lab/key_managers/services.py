@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from mlockwipe.errors import Refused
 from mlockwipe.lab.key_managers import KeyManager, Needle, Operation, Wrap
 from mlockwipe.lab.key_managers.material import environment, passphrase, rsa_key
 from mlockwipe.lab.key_managers.operations import Service
 from mlockwipe.lab.key_managers.processes import TIMEOUT
 from mlockwipe.lab.key_managers.programs import KEY_SIZE, NAME, ROUNDS, SALT, sodium_service
+
+_LIBSODIUM = "libsodium.so.23"
+_LIBCRYPTO = {"libcrypto.so.3": "libssl3"}
 
 
 class _Asked(Service):
@@ -53,11 +55,7 @@ def _prepare_python(directory: Path) -> list[Needle]:
 
 def _prepare_sodium(directory: Path) -> list[Needle]:
     key = ctypes.create_string_buffer(KEY_SIZE)
-    try:
-        sodium = ctypes.CDLL("libsodium.so.23")
-    except OSError as error:
-        raise Refused("libsodium is not installed: apt-get install libsodium23") from error
-    sodium_service.derive(sodium, passphrase(directory).encode(), key)
+    sodium_service.derive(ctypes.CDLL(_LIBSODIUM), passphrase(directory).encode(), key)
     return [Needle("key", key.raw)]
 
 
@@ -69,21 +67,21 @@ SERVICES = (
     KeyManager(
         "python-service",
         "a service in Python that locks the page of its HMAC key",
-        ("libssl3",),
+        _LIBCRYPTO,
         _prepare_python,
         _service("python_service", "passphrase"),
     ),
     KeyManager(
         "libsodium",
         "a service with an HMAC key in sodium_malloc, without access while it is not used",
-        ("libsodium23",),
+        {_LIBSODIUM: "libsodium23"},
         _prepare_sodium,
         _service("sodium_service", "passphrase"),
     ),
     KeyManager(
         "openssl-secure-heap",
         "a service that signs with an RSA key of 4096 bits in OpenSSL's secure heap",
-        ("libssl3", "openssl"),
+        {**_LIBCRYPTO, "openssl": "openssl"},
         _prepare_openssl,
         _service("openssl_service", "key.pem", "passphrase"),
     ),

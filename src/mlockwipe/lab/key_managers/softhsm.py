@@ -11,7 +11,7 @@ from mlockwipe.lab.key_managers import KeyManager, Needle, Operation, Wrap
 from mlockwipe.lab.key_managers.material import environment, need, passphrase, rsa_key, run
 from mlockwipe.lab.key_managers.operations import Command
 
-_PACKAGES = ("softhsm2", "opensc")
+_NEEDS = {"softhsm2-util": "softhsm2", "pkcs11-tool": "opensc", "openssl": "openssl"}
 _MODULE = "/usr/lib/softhsm/libsofthsm2.so"
 
 
@@ -47,7 +47,7 @@ def _operate(directory: Path, wrap: Wrap) -> Iterator[Operation]:
 SOFTHSM = KeyManager(
     "softhsm2",
     "pkcs11-tool killed while SoftHSM signs with an RSA key of 4096 bits",
-    _PACKAGES,
+    _NEEDS,
     _prepare,
     _operate,
 )

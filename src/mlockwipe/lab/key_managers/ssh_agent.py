@@ -53,7 +53,7 @@ class _Sign(Command):
 SSH_AGENT = KeyManager(
     "ssh-agent",
     "ssh-agent killed while it signs with an RSA key of 4096 bits",
-    (_PACKAGE,),
+    {"ssh-agent": _PACKAGE, "openssl": "openssl"},
     _prepare,
     _operate,
 )

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""What came of the key managers as JSON."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mlockwipe.lab.key_managers.hold import Hit, Remain
+from mlockwipe.lab.key_managers.judge import Run
+from mlockwipe.lab.key_managers.verdict import Count, Verdict
+
+
+def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:
+    """The runs, ready for json.dump."""
+    return {"schema": 1, "machine": dict(machine), "runs": [_run(run) for run in runs]}
+
+
+def _run(run: Run) -> dict[str, object]:
+    told: dict[str, object] = {
+        "kernel": run.kernel.release,
+        "carrier": run.carrier.name,
+        "acceleration": run.acceleration,
+        "guest": run.guest,
+        "seconds": round(run.seconds, 1),
+        "ok": run.ok,
+        "results": [_record(verdict) for verdict in run.verdicts],
+    }
+    if run.failed is not None:
+        told |= {"failed": run.failed, "console": run.console}
+    return told
+
+
+def _record(verdict: Verdict) -> dict[str, object]:
+    told: dict[str, object] = {"key_manager": verdict.key_manager, "verdict": verdict.verdict}
+    if verdict.reason is not None:
+        told["reason"] = verdict.reason
+    result = verdict.result
+    if result is not None:
+        told |= {
+            "moment": result.moment,
+            "tries": result.tries,
+            "locks": result.locks,
+            "locked": _counts(verdict.locked),
+            "others": _counts(verdict.others),
+            "before": [_place(hit) for hit in result.before],
+            "after": [_place(remain) for remain in result.after],
+        }
+    return told
+
+
+def _counts(counts: tuple[Count, Count]) -> dict[str, object]:
+    before, after = counts
+    return {"before": asdict(before), "after": asdict(after)}
+
+
+def _place(found: Hit | Remain) -> dict[str, Any]:
+    return {**asdict(found), "address": f"{found.address:#x}"}
