@@ -19,7 +19,7 @@ from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
 from mlockwipe.supervisor.options import Options
 
-VERBS = ["run", "verify", "status", "lab", "completion"]
+VERBS = ["run", "verify", "status", "lab", "kernel", "completion"]
 
 
 class Front(types.ModuleType):
@@ -58,7 +58,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no verb given: it is one of run, verify, status, lab, completion"),
+        ([], "no verb given: it is one of run, verify, status, lab, kernel, completion"),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
         (["--bogus"], "unrecognized arguments: --bogus"),
@@ -76,6 +76,9 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["status", "--xml"], "unrecognized arguments: --xml"),
         (["lab"], "mlockwipe lab: the following arguments are required: verify|keys; see 'mlockwipe lab --help'"),
         (["lab", "fun"], "invalid choice: 'fun'"),
+        (["kernel"], "the following arguments are required: patch|build"),
+        (["kernel", "build", "--series", "5.4"], "argument --series: invalid choice: '5.4'"),
+        (["kernel", "patch", "--config", "lab"], "unrecognized arguments: --config lab"),
         (["lab", "verify", "--carrier", "hope"], "mlockwipe lab verify: argument --carrier: invalid choice: 'hope'"),
         (["lab", "verify", "--manager", "gpg"], "unrecognized arguments: --manager"),
         (["lab", "keys", "--case", "W1"], "unrecognized arguments: --case W1"),
@@ -212,11 +215,13 @@ def test_the_example_of_the_help_is_valid_usage(verb: str) -> None:
     verbs.VERBS[verb].parser(verb).parse_args(words[2:])
 
 
-@pytest.mark.parametrize("below", verbs.LAB)
-def test_the_example_of_the_lab_is_valid_usage(below: str) -> None:
-    command, lab, *words = verbs.LAB[below].example.replace("'", "").split()
-    assert (command, lab, words[0]) == ("mlockwipe", "lab", below)
-    verbs.VERBS["lab"].parser("lab").parse_args(words)
+@pytest.mark.parametrize(
+    ("verb", "below"), [(verb, below) for verb in ("lab", "kernel") for below in getattr(verbs, verb.upper())]
+)
+def test_the_example_of_a_verb_below_is_valid_usage(verb: str, below: str) -> None:
+    command, first, *words = getattr(verbs, verb.upper())[below].example.replace("'", "").split()
+    assert (command, first, words[0]) == ("mlockwipe", verb, below)
+    verbs.VERBS[verb].parser(verb).parse_args(words)
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,6 +287,8 @@ def test_completion_is_bash(capsys: pytest.CaptureFixture[str]) -> None:
         (["completion", "z"], {"zsh"}),
         (["run", "compge"], {"compgen"}),
         (["lab", "k"], {"keys"}),
+        (["kernel", "b"], {"build"}),
+        (["kernel", "patch", "--s"], {"--series"}),
         (["lab", "keys", "--man"], {"--manager"}),
         (["lab", "verify", "--carrier", "s"], {"supervisor"}),
     ],

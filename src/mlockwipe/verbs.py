@@ -219,22 +219,19 @@ def _verify(arguments: argparse.Namespace) -> int:
 # lab
 
 
-def _lab_arguments(parser: argparse.ArgumentParser) -> None:
-    below = parser.add_subparsers(dest="what", metavar="|".join(LAB), required=True, parser_class=_Parser)
-    for name, verb in LAB.items():
+def _below(parser: argparse.ArgumentParser, name: str, verbs: "dict[str, _Verb]") -> None:
+    """The verbs below one: `mlockwipe lab verify`."""
+    below = parser.add_subparsers(dest="what", metavar="|".join(verbs), required=True, parser_class=_Parser)
+    for what, verb in verbs.items():
         verb.arguments(
             below.add_parser(
-                name,
-                prog=f"mlockwipe lab {name}",
+                what,
+                prog=f"mlockwipe {name} {what}",
                 help=verb.summary,
                 description=verb.description,
                 epilog=f"example:\n{verb.example}",
             )
         )
-
-
-def _lab(arguments: argparse.Namespace) -> int:
-    return LAB[arguments.what].call(arguments)
 
 
 def _machine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -330,27 +327,33 @@ def _lab_error(name: str, sentence: str) -> NoReturn:
 # kernel
 
 
-def _kernel_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["patch", "build"], help="write the patch series; build a kernel with it")
+def _series_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", choices=["6.1", "6.12"], default="6.12", help="for this Linux (default: 6.12)")
+    parser.add_argument("--output", metavar="DIR", default=".", help="put the results there (default: here)")
+
+
+def _kernel_patch(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.command import kernel_patch
+
+    with _Stdout():
+        return kernel_patch(arguments.series, arguments.output)
+
+
+def _kernel_build_arguments(parser: argparse.ArgumentParser) -> None:
+    _series_arguments(parser)
     parser.add_argument(
         "--config",
         metavar="lab|debug|PATH",
         default="lab",
-        help="build: a small kernel for the lab, that with the kernel's own checks, or your .config (default: lab)",
+        help="a small kernel for the lab, that with the kernel's own checks, or your .config (default: lab)",
     )
-    parser.add_argument(
-        "--source", metavar="DIR", help="build: these sources, which are patched, instead of Debian's"
-    )
-    parser.add_argument("--output", metavar="DIR", default=".", help="put the results there (default: here)")
+    parser.add_argument("--source", metavar="DIR", help="these sources, which are patched, instead of Debian's")
 
 
-def _kernel(arguments: argparse.Namespace) -> int:
-    from mlockwipe.kernel.command import kernel_build, kernel_patch
+def _kernel_build(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.command import kernel_build
 
     with _Stdout():
-        if arguments.what == "patch":
-            return kernel_patch(arguments.series, arguments.output)
         return kernel_build(arguments.series, arguments.config, arguments.source, arguments.output)
 
 
@@ -453,17 +456,16 @@ VERBS = {
         description="Boot kernels in QEMU, stop the machine and search all of its memory from outside for what "
         "should be gone. `make lab-setup` installs what is needed.",
         example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
-        arguments=_lab_arguments,
-        call=_lab,
+        arguments=lambda parser: _below(parser, "lab", LAB),
+        call=lambda arguments: LAB[arguments.what].call(arguments),
     ),
     "kernel": _Verb(
         summary="the boot option init_mlocked_on_free: its patches, and a kernel built with them",
-        description="Write the patches that give Linux the boot option init_mlocked_on_free, or build a kernel with "
-        "them: Debian's sources are fetched into the cache, patched, configured and compiled there; the next build "
-        "compiles what changed.",
-        example="  mlockwipe kernel build --series 6.12 --output build && mlockwipe lab verify --carrier boot-option",
-        arguments=_kernel_arguments,
-        call=_kernel,
+        description="The boot option init_mlocked_on_free wipes the locked memory of every program on the machine. "
+        "docs/kernel.md tells how, and how to build a kernel of your own with it.",
+        example="  mlockwipe kernel build --series 6.12 --output build",
+        arguments=lambda parser: _below(parser, "kernel", KERNEL),
+        call=lambda arguments: KERNEL[arguments.what].call(arguments),
     ),
     "completion": _Verb(
         summary="print the completion script for a shell",
@@ -474,7 +476,7 @@ VERBS = {
     ),
 }
 
-LAB = {
+LAB: dict[str, _Verb] = {
     "verify": _Verb(
         summary="run the contract's cases in virtual machines",
         description="Boot kernels in QEMU, run every case of the contract under each carrier, stop the machine and "
@@ -494,5 +496,23 @@ LAB = {
         example="  mlockwipe lab keys --manager 'gpg-*' --carrier none --carrier supervisor --json keys.json",
         arguments=_lab_keys_arguments,
         call=_lab_keys,
+    ),
+}
+
+KERNEL: dict[str, _Verb] = {
+    "patch": _Verb(
+        summary="write the patch series",
+        description="Write the patches that give Linux the boot option, with their cover letter, for `git am`.",
+        example="  mlockwipe kernel patch --series 6.1 --output series",
+        arguments=_series_arguments,
+        call=_kernel_patch,
+    ),
+    "build": _Verb(
+        summary="build a kernel with the series",
+        description="Fetch Debian's sources of Linux into the cache, apply the series, configure and compile there; "
+        "the next build compiles what changed. `mlockwipe lab verify --kernel patched-6.12` does so by itself.",
+        example=VERBS["kernel"].example,
+        arguments=_kernel_build_arguments,
+        call=_kernel_build,
     ),
 }

@@ -212,7 +212,7 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab()
     monkeypatch.setattr(judge, "judge_carrier", lab.judge_carrier)
     monkeypatch.setattr(command, "check_tools", lambda: None)
-    monkeypatch.setattr(command, "kernel", lambda name: KERNEL)
+    monkeypatch.setattr(command, "kernel", lambda name, on_line: KERNEL)
     return lab
 
 
