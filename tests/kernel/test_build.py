@@ -2,6 +2,7 @@
 """What a build is refused for, before anything was changed."""
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import build as module
 from mlockwipe.kernel.build import build, check_tools
+from mlockwipe.kernel.packages import do
 from tests.running import MLOCKWIPE
 
 
@@ -58,3 +60,33 @@ def test_what_make_complains_about_is_said_and_its_log_kept(tmp_path: Path) -> N
     with pytest.raises(Refused, match=rf"can't be built: mm/x\.c:1: error: no such thing; .*{tmp_path}/make\.log"):
         module._make(tmp_path, tmp_path, ["all"], lambda line: None)
     assert "CC" in (tmp_path / "make.log").read_text()
+
+
+def test_the_sources_are_unpacked_whole_and_nothing_else_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux has a directory usr as the package has."""
+
+    def fetch(package: str, place: Path, room: int, finish: Callable[[Path], None]) -> None:
+        sources, root = tmp_path / "linux-source-6.12", tmp_path / "root"
+        (sources / "usr").mkdir(parents=True)
+        (sources / "usr" / "Kconfig").touch()
+        (sources / "Kbuild").touch()
+        (root / "usr" / "src").mkdir(parents=True)
+        (root / "usr" / "share").mkdir()
+        archive = root / "usr" / "src" / f"{sources.name}.tar.xz"
+        subprocess.run(["tar", "--create", "--xz", f"--file={archive}", sources.name], cwd=tmp_path, check=True)
+        finish(root)
+        root.rename(place)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "candidate", lambda package: "6.12.1-1")
+    monkeypatch.setattr(module, "fetch", fetch)
+    tree = module.debian_source("6.12")
+    assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*")) == ["Kbuild", "usr", "usr/Kconfig"]
+
+
+def test_the_reason_is_what_was_said_before_make_says_where_it_stood(tmp_path: Path) -> None:
+    script = "echo 'init/Kconfig:9: no such file' >&2; echo 'make[1]: *** [Makefile:2: x] Error 2' >&2; exit 2"
+    with pytest.raises(Refused, match=r"^it failed: init/Kconfig:9: no such file$"):
+        do(["sh", "-c", script], tmp_path, "it failed")

@@ -107,7 +107,7 @@ def test_why_a_package_does_not_arrive_is_said_and_nothing_is_left(tools: Path, 
     script(tools / "apt-get", "touch package.deb")
     script(tools / "dpkg-deb", "mkdir -p root/boot root/lib/modules/6.1.0-99-amd64")
     script(tools / "depmod", "true")
-    script(tools / tool, "touch half; echo W: slow >&2; echo E: the disk is full >&2; exit 100")
+    script(tools / tool, "touch half; echo W: slow >&2; echo E: the disk is full >&2; echo >&2; exit 100")
     with pytest.raises(Refused, match=f"{what}: E: the disk is full"):
         kernel("debian-6.1")
     assert not list(packages.cache().iterdir())

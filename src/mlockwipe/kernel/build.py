@@ -93,13 +93,14 @@ def debian_source(series: str) -> Path:
     if not place.is_dir():
 
         def unpack(root: Path) -> None:
-            (archive,) = (root / "usr" / "src").glob("linux-source-*.tar.xz")
+            (found,) = (root / "usr" / "src").glob("linux-source-*.tar.xz")
+            archive = found.rename(root.parent / found.name)
+            shutil.rmtree(root / "usr")  # of the package; the sources have a usr of their own
             do(
                 ["tar", "--extract", "--strip-components=1", f"--file={archive}"],
                 root,
-                f"{archive} can't be unpacked",
+                f"{archive.name} can't be unpacked",
             )
-            shutil.rmtree(root / "usr")
 
         fetch(package, place, _ROOM, unpack)
     return place

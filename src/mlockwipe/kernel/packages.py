@@ -44,10 +44,12 @@ def output(argv: list[str]) -> str:
 
 
 def do(argv: list[str], place: Path, what: str) -> None:
-    """Run a command in `place`. Raises Refused with `what` and the last line of its complaint."""
+    """Run a command in `place`. Raises Refused with `what` and the last line of its complaint; what make adds is
+    only where it stood."""
     ran = subprocess.run(argv, cwd=place, capture_output=True, text=True, env={**os.environ, "PATH": _PATH})
     if ran.returncode:
-        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reasons = [line for line in ran.stderr.splitlines() if line.strip() and not re.match(r"make(\[|:)", line)]
+        reason = (reasons or ["no reason given"])[-1].strip()
         raise Refused(f"{what}: {reason}")
 
 
