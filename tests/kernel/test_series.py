@@ -3,12 +3,13 @@
 
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from mlockwipe.errors import Refused
-from mlockwipe.kernel.series import SERIES, apply, patches, touched, write
+from mlockwipe.kernel.series import SERIES, apply, home, patches, touched, write
 from tests.running import MLOCKWIPE
 
 FIRST = """Subject: first
@@ -128,3 +129,10 @@ def test_the_series_is_written_with_its_letter(tmp_path: Path) -> None:
 def test_a_series_that_is_not_there_is_refused() -> None:
     with pytest.raises(Refused, match=r"no series for Linux 5\.4: it is one of 6\.1, 6\.12"):
         patches("5.4")
+
+
+def test_an_installed_package_has_all_of_it_too() -> None:
+    project = tomllib.loads((home().parent / "pyproject.toml").read_text())
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    directories = [path.name for path in home().iterdir() if path.is_dir()]
+    assert included == {f"kernel/{name}": f"mlockwipe/kernel/{name}" for name in directories}
