@@ -179,6 +179,29 @@ def pipe(program: Program) -> None:
     _arrives(program, os.read(read_end, SIZE))
 
 
+def _dies_with_pages_in_a_pipe(program: Program, end: Callable[[int], object]) -> None:
+    read_end, write_end = os.pipe()
+
+    def body() -> None:
+        at = program.secret()
+        if mm.vmsplice(write_end, at, SIZE) < SIZE:
+            program.cannot("the pipe took not all pages")
+        end(at)
+
+    os.waitpid(program.fork(body), 0)
+    _arrives(program, os.read(read_end, SIZE))
+
+
+@case("L6", "vmsplice-sigkill", KEPT, "a pipe refers to pages of a program that is killed", shows=False)
+def vmsplice_sigkill(program: Program) -> None:
+    _dies_with_pages_in_a_pipe(program, _kill)
+
+
+@case("L6", "vmsplice-munmap", KEPT, "a pipe refers to pages that are unmapped", shows=False)
+def vmsplice_munmap(program: Program) -> None:
+    _dies_with_pages_in_a_pipe(program, lambda at: mm.munmap(at, SIZE))
+
+
 @case(
     "L6",
     "tcp-zerocopy",
