@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
+from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import Kernel
 
 TIMEOUT = 300.0  # seconds: always emulated, for it takes one boot and no more
 MEMORY = 256  # MiB
 
-_FAULT = re.compile(r"cut here|BUG:|Oops|Kernel panic|general protection|Call Trace|\[#\d+\]")
 _LOCKED = re.compile(r"^process 1 has locked [1-9]\d* kB: ", re.MULTILINE)
 _REBOOTS = "reboot: Restarting system"  # kernel/reboot.c: kernel_restart
 
@@ -69,9 +69,8 @@ def reboot(
 
 def complaint(console: str) -> str | None:
     """What is wrong with a machine that has said this and ended; None when it rebooted and had no complaint."""
-    for line in console.splitlines():
-        if _FAULT.search(line):
-            return f"the kernel says: {line.strip()}"
+    if said := fault(console):
+        return f"the kernel says: {said}"
     locked = _LOCKED.search(console)
     if locked is None:
         return "process 1 has not locked its memory"

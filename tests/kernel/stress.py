@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""python -m tests.kernel.stress: locked memory under everything that the kernel does to memory, in a guest.
+
+Every page that survives is checked by the program (tests/programs/mm_stress.c), the console is searched for a
+complaint of the kernel, and in the second half, in which nothing happens that may leave a page behind, all memory is
+searched for what is left.
+"""
+
+import argparse
+import json
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlockwipe.contract.pattern import FIRST
+from mlockwipe.kernel.packages import cache
+from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.faults import fault
+from mlockwipe.lab.kernel import Kernel, kernel
+from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.verify import GUEST
+from tests.c_programs import compiled
+
+REPOSITORY = Path(__file__).parents[2]
+GUEST_WITH_TESTS = ("env", f"PYTHONPATH={REPOSITORY}", *GUEST)
+WORKERS = 4
+SETTLE = 3.0  # seconds: what was deferred is looked at once a second at the latest
+GRACE = 600.0  # seconds beyond those that were asked for: a debug kernel on an emulated processor
+
+
+@dataclass
+class Stressed:
+    """`counts`: what the program and /proc/vmstat counted, of all kinds at once and of the exact half. `left`: pages
+    found afterwards. `wrong`: why it is not as it must be."""
+
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    left: int = 0
+    wrong: list[str] = field(default_factory=list)
+    console: str = ""
+
+
+def call(machine: Machine, function: str, timeout: float, **arguments: object) -> Any:
+    """Call a function of tests.kernel.in_guest in the guest. Raises GuestFailed; RuntimeError with what it raised."""
+    machine.send({"id": 1, "call": f"tests.kernel.in_guest:{function}", "arguments": arguments})
+    answer = machine.receive(timeout)
+    if "raised" in answer:
+        raise RuntimeError(answer["raised"])
+    return answer["returned"]
+
+
+def stress(
+    booted: Kernel, seconds: float, *, append: Sequence[str] = lab_carrier("boot-option").append, seed: int = 1
+) -> Stressed:
+    """Half of the time all kinds at once, half of it exactly."""
+    seen = Stressed()
+    second = secrets.randbits(64)
+    with tempfile.TemporaryDirectory(prefix="stress-", dir=cache().parent) as place:
+        program = shutil.copy(compiled("mm_stress", "-static"), place)  # a guest has a /tmp of its own
+        try:
+            with boot(booted, GUEST_WITH_TESTS, append=append) as machine:
+                for exact in (False, True):
+                    argv = [program, str(seconds / 2), str(WORKERS), str(seed), f"{second:x}", *["exact"] * exact]
+                    counts = call(machine, "stress", seconds / 2 + GRACE, argv=argv, exact=exact)
+                    seen.counts.append(counts)
+                    if counts["corrupt"]:
+                        seen.wrong.append(f"{counts['corrupt']} pages were not as they must be: {counts['first']}")
+                    if not all(counts["done"][what] for what in ("fork", "race", "pipe", "direct", "collapse")):
+                        seen.wrong.append(f"not everything was done: {counts['done']}")
+                    second += 1
+                time.sleep(SETTLE)
+                with machine.stopped() as ram:
+                    seen.left = len(ram.pairs(FIRST, [second - 1])[second - 1])
+                seen.console = machine.console
+        except GuestFailed as failed:
+            seen.wrong.append(str(failed))
+            seen.console = failed.console
+    if seen.left:
+        seen.wrong.append(f"{seen.left} pages were left behind")
+    if said := fault(seen.console):
+        seen.wrong.append(f"the kernel says: {said}")
+    return seen
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernel.stress", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--kernel", default="patched-6.12", help="as `mlockwipe lab verify` (default: patched-6.12)")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="(default: 10)")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N", help="(default: random)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen to FILE")
+    options = parser.parse_args()
+    seen = stress(kernel(options.kernel), options.minutes * 60, seed=options.seed)
+    if options.json:
+        options.json.write_text(json.dumps(asdict(seen), indent=2) + "\n")
+    for what, counts in zip(("all kinds", "exact"), seen.counts, strict=False):
+        ours = {name: value for name, value in counts["vmstat"].items() if name.startswith("init_mlocked")}
+        print(
+            f"{what}, seed {options.seed}: {counts['checked']} pages checked, {counts['corrupt']} corrupt,", end=" "
+        )
+        print(f"{counts['children']} children, {counts['oom']} OOM kills, {ours}, {counts['done']}")
+    print(f"left behind: {seen.left}; wrong: {seen.wrong or 'nothing'}")
+    if seen.wrong:
+        print(seen.console[-6000:], file=sys.stderr)
+    return 1 if seen.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
