@@ -47,6 +47,7 @@ _BOOT_OPTION = {"W12-child-swapped": _KERNELS_COPIES["W12-child-swapped"]}
 _INIT_ON_FREE = _matching(
     ("L1-*", _ZEROES_ALL),
     ("W13-unmap-*", _HUGE_LATE),
+    ("W13-mthp-unmap-*", _HUGE_LATE),
     ("W13-dontneed-part", _HUGE_LATE),
     ("W13-moved", _HUGE_LATE),
     ("W13-collapse", _REPLACED),

@@ -225,6 +225,7 @@ def prepare() -> None:
     _run("swapon", "/dev/vdb")
     for path, value in (
         ("/sys/kernel/mm/transparent_hugepage/enabled", "madvise"),
+        ("/sys/kernel/mm/transparent_hugepage/hugepages-64kB/enabled", "madvise"),
         ("/sys/kernel/mm/ksm/sleep_millisecs", "20"),
         ("/sys/kernel/mm/ksm/pages_to_scan", "1000"),
         ("/sys/kernel/mm/ksm/run", "1"),

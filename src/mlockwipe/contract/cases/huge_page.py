@@ -8,6 +8,8 @@ from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, P
 from mlockwipe.linux import mm
 
 HUGE = 2 << 20
+MEDIUM = 64 << 10
+_MEDIUM_PAGES = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB"  # Documentation/admin-guide/mm/transhuge.rst
 
 
 def _huge_page(program: Program) -> int:
@@ -126,3 +128,61 @@ def collapse(program: Program) -> None:
     program.intact("the content", at, HUGE // PAGE)
     mm.munmap(at, HUGE)
     program.look()
+
+
+# Folios of 64 KiB, which Linux maps page by page (6.8 and later, where they are switched on)
+
+
+def _medium_pages(program: Program) -> int:
+    """The address of 2 * PAGES locked and painted pages that lie in two folios of 64 KiB."""
+    try:
+        before = int(read(f"{_MEDIUM_PAGES}/stats/anon_fault_alloc"))
+    except FileNotFoundError:
+        program.cannot("this kernel has no huge pages of 64 KiB")
+    start = mm.mmap(0, 4 * MEDIUM, READ_WRITE, PRIVATE)
+    at = -(-start // MEDIUM) * MEDIUM
+    mm.madvise(at, 2 * MEDIUM, mm.MADV_HUGEPAGE)
+    mm.mlock(at, 2 * MEDIUM)
+    paint(at, 2 * PAGES)
+    if int(read(f"{_MEDIUM_PAGES}/stats/anon_fault_alloc")) < before + 2:
+        program.cannot(f"the kernel gave no huge pages of 64 KiB: {_MEDIUM_PAGES}/enabled, or none is free")
+    return at
+
+
+@case("W13", "mthp-unmap-part", WIPED, "a part of 64 KiB folios is unmapped: exactly that part goes")
+def mthp_unmap_part(program: Program) -> None:
+    at = _medium_pages(program)
+    program.show(at + SIZE // 2)
+    mm.munmap(at + SIZE // 2, SIZE)
+    program.look()
+    program.intact("the pages before", at, PAGES // 2)
+    program.intact("the pages after", at + SIZE // 2 + SIZE, PAGES // 2)
+
+
+@case("W13", "mthp-unmap-holes", WIPED, "every other page of 64 KiB folios is unmapped")
+def mthp_unmap_holes(program: Program) -> None:
+    at = _medium_pages(program)
+    for page in range(at, at + 2 * SIZE, 2 * PAGE):
+        program.show(page, 1)
+        mm.munmap(page, PAGE)
+    program.look()
+    for page in range(at + PAGE, at + 2 * SIZE, 2 * PAGE):
+        program.intact("a page between", page, 1)
+
+
+@case("W13", "mthp-exit", WIPED, "the program ends, with 64 KiB folios")
+def mthp_exit(program: Program) -> None:
+    program.reap(program.fork(lambda: program.show(_medium_pages(program))))
+
+
+@case("W13", "mthp-child-exits", WIPED, "a child has copied every other page of 64 KiB folios, and exits")
+def mthp_child_exits(program: Program) -> None:
+    at = _medium_pages(program)
+
+    def body() -> None:
+        for page in range(at, at + 2 * SIZE, 2 * PAGE):
+            paint(page, 1)
+            program.show(page, 1)
+
+    program.reap(program.fork(body))
+    program.intact("the parent's own pages", at, 2 * PAGES)

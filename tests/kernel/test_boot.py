@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: MIT
+"""Words of the command line, and a process 1 that has locked all of its memory, on a kernel with the series."""
+
+from pathlib import Path
+
+import pytest
+
+from mlockwipe.lab.kernel import kernel
+from mlockwipe.lab.reboot import reboot
+from tests.c_programs import compiled
+from tests.kernel.test_stress import needs_a_kernel
+
+MALFORMED = "Malformed early option 'init_mlocked_on_free'"  # init/main.c: do_early_param
+
+
+@pytest.mark.parametrize(
+    ("value", "malformed"),
+    [
+        pytest.param(value, malformed, marks=needs_a_kernel)
+        for value, malformed in (("1", False), ("0", False), ("on", False), ("maybe", True), ("", True))
+    ],
+)
+def test_a_locked_process_1_reboots_and_a_value_that_is_none_is_warned_of(value: str, malformed: bool) -> None:
+    init = Path(compiled("locked_init", "-static"))
+    done = reboot(kernel("patched-6.12"), init, ["reboot"], append=[f"init_mlocked_on_free={value}"])
+    assert done.wrong is None, f"{done.wrong}: {done.console[-3000:]}"
+    assert (MALFORMED in done.console) is malformed
