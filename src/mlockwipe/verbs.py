@@ -239,8 +239,8 @@ def _machine_arguments(parser: argparse.ArgumentParser) -> None:
         "--kernel",
         action="append",
         metavar="NAME|PATH",
-        help="boot debian-6.1, debian-6.12, patched-6.1, patched-6.12 or the bzImage at a path; may be given again "
-        "(default: debian-6.1)",
+        help="boot debian-6.1, debian-6.12, patched-6.1, patched-6.12, unpatched-6.1, unpatched-6.12 or the bzImage "
+        "at a path; may be given again (default: debian-6.1)",
     )
     parser.add_argument(
         "--carrier",

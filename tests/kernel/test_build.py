@@ -4,6 +4,8 @@
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import pytest
 
@@ -84,6 +86,67 @@ def test_the_sources_are_unpacked_whole_and_nothing_else_of_the_package(
     monkeypatch.setattr(module, "fetch", fetch)
     tree = module.debian_source("6.12")
     assert sorted(str(path.relative_to(tree)) for path in tree.rglob("*")) == ["Kbuild", "usr", "usr/Kconfig"]
+
+
+def test_a_second_build_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
+    events: Queue[str] = Queue()
+
+    def second() -> None:
+        with module._alone(tmp_path, events.put):
+            events.put("the second builds")
+
+    with module._alone(tmp_path, events.put):
+        thread = Thread(target=second)
+        thread.start()
+        assert events.get(timeout=60) == f"waiting for another build in {tmp_path}"
+        assert events.empty()
+    assert events.get(timeout=60) == "the second builds"
+    thread.join()
+    assert events.empty()
+
+
+def test_a_place_where_nothing_can_be_built_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".lock-mlockwipe").mkdir()  # root may write to what a user may not
+    with (
+        pytest.raises(
+            Refused, match=rf"nothing can be built in {tmp_path} \(Is a directory\): it has to be writable"
+        ),
+        module._alone(tmp_path, print),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_a_kernel_is_built_with_the_series_or_without(
+    patched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "linux-source-6.12_6.12.1-1"
+    (tree / "mm").mkdir(parents=True)
+    for name, text in (("Kbuild", ""), ("MAINTAINERS", ""), ("mm/old.c", "old\n")):
+        (tree / name).write_text(text)
+    patch = tmp_path / "0001.patch"
+    patch.write_text("--- a/mm/old.c\n+++ b/mm/old.c\n@@ -1 +1 @@\n-old\n+new\n")
+    built: list[tuple[str, str, bool]] = []
+
+    def make(tree: Path, place: Path, targets: object, on_line: object) -> int:
+        option = "CONFIG_INIT_MLOCKED_ON_FREE=y" in (place / ".settings").read_text()
+        built.append((place.name, (tree / "mm" / "old.c").read_text(), option))
+        return 1
+
+    def configure(tree: Path, place: Path, settings: str, *, whole: bool) -> None:
+        (place / ".settings").write_text(settings)
+
+    monkeypatch.setattr(module, "cache", lambda: tmp_path)
+    monkeypatch.setattr(module, "debian_source", lambda series: tree)
+    monkeypatch.setattr(module, "patches", lambda series: [patch])
+    monkeypatch.setattr(module, "check_tools", lambda: None)
+    monkeypatch.setattr(module, "_configure", configure)
+    monkeypatch.setattr(module, "_make", make)
+    for _ in range(2):
+        build("6.12", patched=True)
+        build("6.12", patched=patched)
+    name = "build-6.12-lab" if patched else "build-6.12-lab-unpatched"
+    assert built == [("build-6.12-lab", "new\n", True), (name, "new\n" if patched else "old\n", patched)] * 2
 
 
 def test_the_reason_is_what_was_said_before_make_says_where_it_stood(tmp_path: Path) -> None:

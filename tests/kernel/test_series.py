@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.errors import Refused
-from mlockwipe.kernel.series import SERIES, apply, home, patches, touched, write
+from mlockwipe.kernel.series import SERIES, apply, home, patches, touched, without, write
 from tests.running import MLOCKWIPE
 
 FIRST = """Subject: first
@@ -96,6 +96,35 @@ def test_a_file_that_is_not_there_is_named(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"0002-patch\.patch .*: mm/other\.c, which is not there"):
         apply(series(tmp_path, FIRST, SECOND), tree)
     assert contents(tree) == before
+
+
+def test_a_tree_has_a_twin_without_the_series(tree: Path, tmp_path: Path) -> None:
+    before = contents(tree)
+    both = series(tmp_path, FIRST, SECOND)
+    without(both, tree, tmp_path / "never patched")
+    apply(both, tree)
+    without(both, tree, tmp_path / "patched")
+    assert contents(tmp_path / "never patched") == contents(tmp_path / "patched") == before
+    assert not (tmp_path / "patched" / ".before-init_mlocked").exists()
+
+
+def test_a_twin_stays_as_it_is_when_the_series_changes(tree: Path, tmp_path: Path) -> None:
+    """Although what neither version of the series has touched before is one file on the disk."""
+    before = contents(tree)
+    apply(series(tmp_path, FIRST), tree)
+    without(patched := series(tmp_path, FIRST), tree, tmp_path / "twin")
+    assert (tree / "mm" / "other.c").samefile(tmp_path / "twin" / "mm" / "other.c")
+    apply([*patched, *series(tmp_path, FIRST, SECOND)[1:]], tree)
+    assert contents(tree)["other.c"] == "four\n"
+    assert contents(tmp_path / "twin") == before
+
+
+def test_a_script_can_be_executed_after_it_was_patched(tree: Path, tmp_path: Path) -> None:
+    (tree / "mm" / "old.c").chmod(0o755)
+    apply(series(tmp_path, FIRST), tree)
+    without(series(tmp_path, FIRST), tree, tmp_path / "twin")
+    assert os.access(tree / "mm" / "old.c", os.X_OK)
+    assert os.access(tmp_path / "twin" / "mm" / "old.c", os.X_OK)
 
 
 @pytest.mark.parametrize("name", SERIES)

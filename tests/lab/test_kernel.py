@@ -72,7 +72,7 @@ def test_a_file_that_is_no_kernel_is_refused(tmp_path: Path, content: bytes, why
 def test_a_directory_or_nothing_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="can't be read: Is a directory"):
         kernel(str(tmp_path))
-    with pytest.raises(Refused, match=r"name one of debian-6\.1, .*, patched-6\.12, or the path of a bzImage"):
+    with pytest.raises(Refused, match=r"name one of debian-6\.1, .*, unpatched-6\.12, or the path of a bzImage"):
         kernel("debian-7")
 
 

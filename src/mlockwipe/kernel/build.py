@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Building a kernel with the series: sources, configuration, make."""
+"""Building a kernel with the series, or without: sources, configuration, make."""
 
+import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.packages import cache, candidate, do, fetch, version
-from mlockwipe.kernel.series import apply, home, patches
+from mlockwipe.kernel.series import apply, home, patches, without
 
 CONFIGS = ("lab", "debug")
 
@@ -25,6 +27,7 @@ TOOLS = {
 }
 HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev"}
 
+_OPTION = "CONFIG_INIT_MLOCKED_ON_FREE=y\n"  # which only the series knows
 _ROOM = 3 << 30  # bytes: 150 MiB of a package, 1.6 GiB of sources, and a build
 
 OnLine = Callable[[str], None]
@@ -52,25 +55,63 @@ def build(
     series: str,
     config: str = "lab",
     *,
+    patched: bool = True,
     source: Path | None = None,
     extra: Sequence[Path] = (),
     on_line: OnLine = lambda line: None,
 ) -> Built:
     """Build the series, and the patches in `extra` on top of it, in the cache: the first time whole, later what
-    changed. `config`: 'lab', 'debug' or the path of a .config. `source`: a tree to build from; it is patched.
+    changed. `config`: 'lab', 'debug' or the path of a .config. `patched`: False for the same without the series, in
+    a tree and with objects of its own. `source`: a tree to build from; it is patched.
 
     Raises Refused.
     """
     chosen = [*patches(series), *extra]
     settings = _settings(config)
     check_tools()
-    tree = source.resolve() if source is not None else debian_source(series)
+    if source is not None:
+        tree = source.resolve()
+        _check_tree(tree)
+        with _alone(tree, on_line):
+            apply(chosen, tree)
+            return _build(tree, tree / f".build-{Path(config).stem}", config, settings, on_line)
+    place = cache() / f"build-{series}-{Path(config).stem}"
+    with _alone(cache(), on_line):
+        tree = debian_source(series)
+        _check_tree(tree)
+        if patched:
+            apply(chosen, tree)
+            return _build(tree, place, config, settings, on_line)
+        stock = tree.with_name(f"unpatched-{tree.name}")
+        if not stock.is_dir():
+            without(chosen, tree, stock)
+        place = place.with_name(f"{place.name}-unpatched")
+        return _build(stock, place, config, settings.replace(_OPTION, ""), on_line)
+
+
+def _check_tree(tree: Path) -> None:
     if not (tree / "Kbuild").exists() or not (tree / "MAINTAINERS").exists():
         raise Refused(f"{tree} is no tree of Linux sources")
-    apply(chosen, tree)
-    place = (
-        cache() / f"build-{series}-{Path(config).stem}" if source is None else tree / f".build-{Path(config).stem}"
-    )
+
+
+@contextmanager
+def _alone(place: Path, on_line: OnLine) -> Iterator[None]:
+    """One build at a time in `place`: a second one would patch and compile the same files under the first. The
+    kernel takes the lock from a build that dies."""
+    try:
+        lock = (place / ".lock-mlockwipe").open("w")
+    except OSError as error:
+        raise Refused(f"nothing can be built in {place} ({error.strerror}): it has to be writable") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_line(f"waiting for another build in {place}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _build(tree: Path, place: Path, config: str, settings: str, on_line: OnLine) -> Built:
     place.mkdir(exist_ok=True)
     _configure(tree, place, settings, whole=config not in CONFIGS)
     compiled = _make(tree, place, ["bzImage"], on_line)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The patch series: which there are, and applying one to a tree of sources, wholly or not at all."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -70,10 +71,28 @@ def apply(series: Sequence[Path], tree: Path) -> None:
             _copy(work / file, there)
 
 
+def without(series: Sequence[Path], tree: Path, place: Path) -> None:
+    """Make in `place` what `tree` was before the series was applied to it, if it was. Both may be built side by side;
+    but for what the patches touch, their files are the same on the disk, by hard links."""
+    _, added = touched(series)
+    with tempfile.TemporaryDirectory(prefix=".without-", dir=place.parent) as name:
+        work = Path(name) / "tree"
+        shutil.copytree(
+            tree, work, symlinks=True, copy_function=os.link, ignore=shutil.ignore_patterns(_KEPT, ".build-*")
+        )
+        for kept in (tree / _KEPT).rglob("*"):
+            if kept.is_file():
+                _copy(kept, work / kept.relative_to(tree / _KEPT))
+        for file in added:
+            (work / file).unlink(missing_ok=True)
+        work.rename(place)
+
+
 def _copy(file: Path, place: Path) -> None:
     if file.exists():
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
+        place.unlink(missing_ok=True)  # not written into: it may be another tree's file too, by a hard link
+        shutil.copy(file, place)
 
 
 def _patch(patch: Path, work: Path, tree: Path) -> None:

@@ -10,6 +10,7 @@ from mlockwipe.kernel.build import OnLine, build
 from mlockwipe.kernel.packages import cache, do, fetch, output, version, which
 
 SERIES = ("6.1", "6.12")  # of Debian 12
+BUILT = ("patched", "unpatched")
 
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"  # Documentation/arch/x86/boot.rst: the header of a bzImage
 _VERSION_AT = 0x20E
@@ -29,18 +30,19 @@ class Kernel:
 
 def kernel(name: str, on_line: OnLine = lambda line: None) -> Kernel:
     """The kernel called 'debian-6.1' or 'debian-6.12'; 'patched-6.1' or 'patched-6.12', which is built from Debian's
-    sources with the boot option init_mlocked_on_free, if it was not before; or the one at a path.
+    sources with the boot option init_mlocked_on_free, if it was not before; 'unpatched-6.1' or 'unpatched-6.12',
+    which is the same without it; or the one at a path.
 
     Raises Refused.
     """
     kind, _, series = name.partition("-")
     if kind == "debian" and series in SERIES:
         return _debian(name, series)
-    if kind == "patched" and series in SERIES:
-        return _at(name, build(series, on_line=on_line).image)
+    if kind in BUILT and series in SERIES:
+        return _at(name, build(series, patched=kind == "patched", on_line=on_line).image)
     path = Path(name)
     if not path.exists():
-        known = ", ".join(f"{kind}-{series}" for kind in ("debian", "patched") for series in SERIES)
+        known = ", ".join(f"{kind}-{series}" for kind in ("debian", *BUILT) for series in SERIES)
         raise Refused(f"there is no kernel {name}: name one of {known}, or the path of a bzImage")
     return _at(name, path)
 
