@@ -92,10 +92,10 @@ def test_a_second_build_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
     events: Queue[str] = Queue()
 
     def second() -> None:
-        with module._alone(tmp_path, events.put):
+        with module._alone(tmp_path / "lock", events.put):
             events.put("the second builds")
 
-    with module._alone(tmp_path, events.put):
+    with module._alone(tmp_path / "lock", events.put):
         thread = Thread(target=second)
         thread.start()
         assert events.get(timeout=60) == f"waiting for another build in {tmp_path}"
@@ -106,12 +106,12 @@ def test_a_second_build_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_place_where_nothing_can_be_built_is_refused(tmp_path: Path) -> None:
-    (tmp_path / ".lock-mlockwipe").mkdir()  # root may write to what a user may not
+    (tmp_path / "lock").mkdir()  # root may write to what a user may not
     with (
         pytest.raises(
             Refused, match=rf"nothing can be built in {tmp_path} \(Is a directory\): it has to be writable"
         ),
-        module._alone(tmp_path, print),
+        module._alone(tmp_path / "lock", print),
     ):
         pass
 

@@ -72,11 +72,11 @@ def build(
     if source is not None:
         tree = source.resolve()
         _check_tree(tree)
-        with _alone(tree, on_line):
+        with _alone(tree / ".lock-mlockwipe", on_line):
             apply(chosen, tree)
             return _build(tree, tree / f".build-{Path(config).stem}", config, settings, on_line)
     place = cache() / f"build-{series}-{Path(config).stem}"
-    with _alone(cache(), on_line):
+    with _alone(cache() / f".lock-{series}", on_line):
         tree = debian_source(series)
         _check_tree(tree)
         if patched:
@@ -95,19 +95,19 @@ def _check_tree(tree: Path) -> None:
 
 
 @contextmanager
-def _alone(place: Path, on_line: OnLine) -> Iterator[None]:
-    """One build at a time in `place`: a second one would patch and compile the same files under the first. The
-    kernel takes the lock from a build that dies."""
+def _alone(lock: Path, on_line: OnLine) -> Iterator[None]:
+    """One build at a time: a second one would patch and compile the same files under the first. Linux takes the lock
+    from a build that dies."""
     try:
-        lock = (place / ".lock-mlockwipe").open("w")
+        file = lock.open("w")
     except OSError as error:
-        raise Refused(f"nothing can be built in {place} ({error.strerror}): it has to be writable") from error
-    with lock:
+        raise Refused(f"nothing can be built in {lock.parent} ({error.strerror}): it has to be writable") from error
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_line(f"waiting for another build in {place}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            on_line(f"waiting for another build in {lock.parent}")
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
