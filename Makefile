@@ -13,7 +13,7 @@ SHELL := /bin/bash
 .PHONY: help
 help: ## show these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r target text; do \
-		printf '  make %-10s %s\n' "$$target" "$$text"; done
+		printf '  make %-12s %s\n' "$$target" "$$text"; done
 
 .PHONY: setup
 setup: $(VENV)/.dev ## make .venv with mlockwipe and what its tests need
@@ -53,6 +53,13 @@ lab: $(VENV)/.lab ## the cases in virtual machines, on Debian's 6.1 and 6.12 (ta
 .PHONY: kernel
 kernel: $(VENV)/.lab ## build Linux 6.12 with the boot option, and run the cases on it (takes long)
 	@$(BIN)/mlockwipe lab verify --kernel patched-6.12 --carrier none --carrier boot-option
+
+.PHONY: kernel-check
+kernel-check: setup $(VENV)/.lab ## what a kernel developer asks of the patches: style, builds, mm's own tests, stress (takes long)
+	@$(BIN)/python -m tests.kernel.quality
+	@$(BIN)/python -m tests.kernel.selftests
+	@$(BIN)/mlockwipe kernel build --config debug --output build/debug
+	@$(BIN)/python -m tests.kernel.stress --kernel build/debug/bzImage
 
 .PHONY: lab-keys
 lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes long)

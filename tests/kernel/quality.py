@@ -158,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--series", choices=SERIES, default="6.12", help="(default: 6.12)")
     options = parser.parse_args(arguments)
     check_tools()
+    if missing := [tool for tool in ("git", "perl", "sparse") if shutil.which(tool) is None]:
+        print(f"it needs {', '.join(missing)}: apt-get install {' '.join(missing)}", file=sys.stderr)
+        return 125
     good = True
     for question, against in judged(options.series):
         good = good and not against

@@ -110,6 +110,8 @@ def compiled(series: str) -> Path:
     programs = dict.fromkeys(command.split()[0] for command in COMMANDS)
     ran = subprocess.run([*tests, *(f"{place}/{program}" for program in programs)], capture_output=True, text=True)
     (place / "make.log").write_text(ran.stdout + ran.stderr)
+    if missing := [program for program in programs if not (place / program).exists()]:
+        print(f"not compiled, see {place}/make.log (libcap-dev? libnuma-dev?): {', '.join(missing)}", file=sys.stderr)
     return place
 
 
