@@ -320,6 +320,26 @@ def _lab_keys(arguments: argparse.Namespace) -> int:
         return lab_keys(_kernels(arguments), _carriers(arguments), managers, json_file=arguments.json)
 
 
+def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--series",
+        action="append",
+        choices=["6.1", "6.12"],
+        help="of this Linux; may be given again (default: 6.12)",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every count there")
+
+
+def _lab_bench(arguments: argparse.Namespace) -> int:
+    try:
+        from mlockwipe.lab.bench.command import lab_bench
+    except ModuleNotFoundError as error:
+        raise _without(error) from error
+
+    with _Stdout():
+        return lab_bench(list(dict.fromkeys(arguments.series or ["6.12"])), json_file=arguments.json)
+
+
 def _lab_error(name: str, sentence: str) -> NoReturn:
     LAB[name].parser(f"lab {name}").error(sentence)
 
@@ -452,9 +472,9 @@ VERBS = {
         call=_status,
     ),
     "lab": _Verb(
-        summary="virtual machines, all of whose memory is searched: the cases, and real key managers",
+        summary="virtual machines: the cases and real key managers, all memory searched; what the boot option costs",
         description="Boot kernels in QEMU, stop the machine and search all of its memory from outside for what "
-        "should be gone. `make lab-setup` installs what is needed.",
+        "should be gone; or count the instructions of the boot option. `make lab-setup` installs what is needed.",
         example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
         arguments=lambda parser: _below(parser, "lab", LAB),
         call=lambda arguments: LAB[arguments.what].call(arguments),
@@ -496,6 +516,16 @@ LAB: dict[str, _Verb] = {
         example="  mlockwipe lab keys --manager 'gpg-*' --carrier none --carrier supervisor --json keys.json",
         arguments=_lab_keys_arguments,
         call=_lab_keys,
+    ),
+    "bench": _Verb(
+        summary="count the instructions that the boot option costs",
+        description="Boot the kernel with the boot option init_mlocked_on_free off and on, the same kernel without "
+        "the patches, and both with init_on_free, and count the instructions that munmap, exit, fork and exec take "
+        "there. They are counted by QEMU, so it does not matter what else this machine does. Kernels that are not in "
+        "the cache are built first. The exit status is 0 when all was counted, else 1.",
+        example="  mlockwipe lab bench --series 6.12 --json costs.json",
+        arguments=_lab_bench_arguments,
+        call=_lab_bench,
     ),
 }
 

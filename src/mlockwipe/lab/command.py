@@ -13,7 +13,7 @@ from rich.markup import escape
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.command import building
-from mlockwipe.lab.carriers import LabCarrier, lab_carrier
+from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
@@ -92,12 +92,12 @@ def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
         if run.blind_rows:
             console.print(f"[bold red]the judge is blind in {', '.join(run.blind_rows)}[/]: nothing leaked there")
         if run.failed is not None:
-            print_failure(console, run.carrier, run.failed, run.console)
+            print_failure(console, run.carrier.name, run.failed, run.console)
 
 
-def print_failure(console: Console, carrier: LabCarrier, why: str, said: str) -> None:
-    """`said`: what the guest's kernel said."""
-    what = escape(f"{carrier.name}: {why}")
+def print_failure(console: Console, name: str, why: str, said: str) -> None:
+    """`name`: what failed. `said`: what the guest's kernel said."""
+    what = escape(f"{name}: {why}")
     console.print(f"[bold red]{what}[/]; the end of its console:", highlight=False)
     console.print(_end_of(said), markup=False, highlight=False, soft_wrap=True)
 

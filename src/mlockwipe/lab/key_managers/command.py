@@ -52,4 +52,4 @@ def _print(console: Console, runs: Sequence[Run]) -> None:
         if run.blind:
             console.print(f"[bold red]the judge is blind for {', '.join(run.blind)}[/]: nothing was left there")
         if run.failed is not None:
-            print_failure(console, run.carrier, run.failed, run.console)
+            print_failure(console, run.carrier.name, run.failed, run.console)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""A machine whose time goes on by one nanosecond with every instruction, and process 1 in it, which measures.
+
+QEMU's -icount does that, on one emulated CPU: no cache, no waiting, no other load on this machine shows. The same
+kernel on the same command line takes exactly the same number of instructions each time it is booted.
+"""
+
+import json
+import shlex
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mlockwipe.errors import Refused
+from mlockwipe.lab.bench.work import Configuration, Sample, mistake
+from mlockwipe.lab.interruption import held, let_in
+from mlockwipe.lab.kernel import Kernel
+from mlockwipe.lab.machine import GuestFailed
+from mlockwipe.lab.reboot import initramfs
+
+TIMEOUT = 1200.0  # seconds; it takes half a minute of a CPU
+MEMORY = 512  # MiB: with less, Linux has no huge pages until they are asked for
+
+_SOURCE = Path(__file__).with_name("workloads.c")
+_FLAGS = ("-O2", "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror")
+
+# Nothing may differ from one machine to the next: not the time at which it begins, and not where programs are mapped,
+# for the page tables that it takes depend on that.
+_COUNTING = (
+    "-accel",
+    "tcg",
+    "-icount",
+    "shift=0,sleep=off",
+    "-rtc",
+    "base=2000-01-01,clock=vm",
+    "-smp",
+    "1",
+    "-cpu",
+    "qemu64",
+)
+_WORDS = ("console=ttyS0", "panic=-1", "norandmaps")
+
+
+def check_qemu() -> str:
+    """Where QEMU is. Raises Refused."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if qemu is None:
+        raise Refused("the lab needs qemu-system-x86: run `make lab-setup`, or apt-get install it")
+    return qemu
+
+
+def compile_init(place: Path) -> Path:
+    """Process 1, compiled into the directory `place`. Raises Refused."""
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        raise Refused("what measures is a C program, and there is no gcc: apt-get install gcc libc6-dev")
+    init = place / "init"
+    ran = subprocess.run([gcc, *_FLAGS, "-o", init, _SOURCE], capture_output=True, text=True)
+    if ran.returncode:
+        errors = [line for line in ran.stderr.splitlines() if "error" in line or "cannot find" in line]
+        raise Refused(f"{_SOURCE.name} can't be compiled: {(errors or ['no reason given'])[0]}")
+    return init
+
+
+def measure(
+    kernel: Kernel,
+    init: Path,
+    configuration: Configuration,
+    advance: Callable[[], object] = lambda: None,
+    *,
+    timeout: float = TIMEOUT,
+) -> dict[str, Sample]:
+    """Boot `kernel` with `init` as process 1: what each kind of work took, by its name. `advance` is called for
+    each.
+
+    Raises Refused and GuestFailed.
+    """
+    with held(), tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as directory:
+        place = Path(directory)
+        (place / "initramfs").write_bytes(initramfs(init.read_bytes()))
+        (place / "console").touch()
+        argv = [check_qemu(), *_COUNTING, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config", "-display", "none"]
+        argv += ["-no-reboot", "-serial", f"file:{place}/console"]
+        argv += ["-kernel", str(kernel.image), "-initrd", f"{place}/initramfs"]
+        argv += ["-append", shlex.join([*_WORDS, *configuration.append])]
+        with (place / "errors").open("w") as errors:
+            process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
+            )
+        try:
+            with let_in():
+                failed = _follow(process, place / "console", advance, timeout)
+        finally:
+            process.kill()
+            process.wait()
+        console = _read(place / "console")
+        failed = (place / "errors").read_text().strip() or failed
+    if failed is not None:
+        raise GuestFailed(failed, console)
+    samples = parse(console)
+    if (wrong := mistake(samples, configuration, console)) is not None:
+        raise GuestFailed(wrong, console)
+    return samples
+
+
+def _follow(
+    process: "subprocess.Popen[bytes]", console: Path, advance: Callable[[], object], timeout: float
+) -> str | None:
+    """Wait for the machine to end: why it did not do so well, or None."""
+    deadline = time.monotonic() + timeout
+    told = 0
+    while process.poll() is None:
+        if time.monotonic() > deadline:
+            return f"the guest does not end in {timeout:.0f} s"
+        time.sleep(0.1)
+        done = len(_said(_read(console)))
+        for _ in range(told, done):
+            advance()
+        told = done
+    return f"QEMU ended with {process.returncode}" if process.returncode else None
+
+
+def _read(console: Path) -> str:
+    return console.read_text(errors="replace").replace("\r", "")
+
+
+def _said(console: str) -> Sequence[str]:
+    """The whole lines of process 1."""
+    return [line for line in console.splitlines(keepends=True) if line.startswith("{") and line.endswith("}\n")]
+
+
+def parse(console: str) -> dict[str, Sample]:
+    """What process 1 has measured. Raises GuestFailed when it has not got to its end."""
+    samples: dict[str, Sample] = {}
+    for line in _said(console):
+        try:
+            said = json.loads(line)
+            if "failed" in said:
+                raise GuestFailed(f"process 1 failed: {said['failed']}", console)
+            if "end" in said:
+                return samples
+            samples[said["workload"]] = Sample(tuple(said["instructions"]), tuple(said["wiped"]))
+        except (ValueError, KeyError, TypeError):
+            raise GuestFailed(f"process 1 said {line.strip()!r}", console) from None
+    raise GuestFailed("process 1 did not get to its end", console)

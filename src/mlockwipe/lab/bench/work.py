@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: MIT
+"""What is done, under which kernels, and what must be true of the counts before they are believed."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work that workloads.c does. `pages`: how many are released each time, 0 where it is not about
+    pages. `wiped`: how many of them the option must zero."""
+
+    name: str
+    title: str
+    pages: int
+    wiped: int
+
+
+WORKS = (
+    Work("unmap-locked", "munmap of 64 MiB, locked", 16384, 16384),
+    Work("unmap-unlocked", "munmap of 64 MiB, never locked", 16384, 0),
+    Work("unmap-munlocked", "munmap of 64 MiB, locked and munlocked", 16384, 0),
+    Work("unmap-mthp", "munmap of 64 MiB, locked, folios of 64 KiB", 16384, 16384),
+    Work("unmap-thp", "32 munmaps of 2 MiB, locked, huge pages", 16384, 16384),
+    Work("unmap-page", "64 munmaps of 4 KiB, locked", 64, 64),
+    Work("exit-locked", "exit with 64 MiB locked", 16384, 16384),
+    Work("fork-exec", "100 times fork, exec and exit", 0, 0),
+    Work("fork-locked", "fork with 16 MiB locked, exit of the child", 4096, 0),
+)
+NOT_EVERYWHERE = {"unmap-mthp"}  # Linux 6.1 has only huge pages
+
+# What calibrates: a loop of so many instructions, and a page cleared by the one instruction that Linux has for it.
+LOOP, LOOP_INSTRUCTIONS = "loop", 2_000_000
+CLEARING = "rep-stosq"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """`kernel`: 'patched' or 'unpatched'. `option`: of init_mlocked_on_free, None where there is none."""
+
+    name: str
+    kernel: str
+    option: int | None
+    init_on_free: int
+
+    @property
+    def append(self) -> tuple[str, ...]:
+        """Words for the kernel's command line."""
+        option = () if self.option is None else (f"init_mlocked_on_free={self.option}",)
+        return ("init_on_alloc=0", f"init_on_free={self.init_on_free}", *option)
+
+
+CONFIGURATIONS = (
+    Configuration("unpatched", "unpatched", None, 0),
+    Configuration("off", "patched", 0, 0),
+    Configuration("on", "patched", 1, 0),
+    Configuration("init_on_free", "unpatched", None, 1),
+    Configuration("off, init_on_free", "patched", 0, 1),
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one kind of work took, each time that it was done. `wiped`: the pages that the option zeroed, by the
+    kernel's own count, -1 where it does not count."""
+
+    instructions: Sequence[int]
+    wiped: Sequence[int]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.instructions)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """Between these lies the middle half."""
+        low, _, high = statistics.quantiles(self.instructions, n=4, method="inclusive")
+        return low, high
+
+    def differs(self, other: "Sample") -> bool:
+        """Whether the difference is more than what one and the same kernel shows from time to time."""
+        (low, high), (other_low, other_high) = self.quartiles, other.quartiles
+        return low > other_high or high < other_low
+
+
+Samples = Mapping[str, Sample]
+
+
+def mistake(samples: Samples, configuration: Configuration, console: str) -> str | None:
+    """Why these counts are not what they are taken for; None when they are."""
+    heap = f"heap alloc:off, heap free:{'on' if configuration.init_on_free else 'off'}"
+    if heap not in console:  # mm/mm_init.c: report_meminit
+        return f"the kernel does not say '{heap}'"
+    wanted = {LOOP, CLEARING, *(work.name for work in WORKS)} - NOT_EVERYWHERE
+    if missing := wanted - samples.keys():
+        return f"it has not measured {', '.join(sorted(missing))}"
+    if abs(samples[LOOP].median - LOOP_INSTRUCTIONS) > LOOP_INSTRUCTIONS / 1000:
+        return f"its clock does not count instructions: {LOOP_INSTRUCTIONS} took {samples[LOOP].median:.0f}"
+    for work in WORKS:
+        expected = {None: -1, 0: 0, 1: work.wiped}[configuration.option]
+        counted = set(samples[work.name].wiped) if work.name in samples else {expected}
+        if counted != {expected}:
+            return f"{work.title}: the kernel has zeroed {sorted(counted)} pages, not {expected}"
+    return None

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Process 1 of a machine whose time stamp counter goes on by one with every instruction (QEMU, -icount shift=0). It
+ * does what releases memory, each thing several times, prints one line of JSON for each kind with the instructions that
+ * every single time took, and ends the machine.
+ *
+ * "wiped" is by how much the kernel's own count of the pages that init_mlocked_on_free zeroed went up, each time.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+#include <x86intrin.h>
+
+#define PAGE		4096UL
+#define MIB		(1UL << 20)
+#ifndef TIMES
+#define TIMES		9
+#endif
+#define THP		"/sys/kernel/mm/transparent_hugepage/"
+#define NOTHING		"nothing"	/* the argument with which this program ends at once */
+
+/* What one time took, of the spans of it that count. Shared, for a child begins its own end. */
+static struct span {
+	uint64_t begin, instructions;
+	long wiped_before, wiped; /* -1: this kernel doesn't count */
+} *span;
+
+static void end_machine(void)
+{
+	fflush(stdout);
+	tcdrain(STDOUT_FILENO);
+	reboot(RB_AUTOBOOT);
+}
+
+static _Noreturn void die(const char *attempted)
+{
+	printf("{\"failed\": \"%s: %s\"}\n", attempted, strerror(errno));
+	if (getpid() == 1)
+		end_machine();
+	fflush(stdout);
+	_exit(1);
+}
+
+static void check(bool good, const char *attempted)
+{
+	if (!good)
+		die(attempted);
+}
+
+/* The number after a word at the beginning of a line, or in the whole of a file if the word is empty; -1: none. */
+static long number(const char *path, const char *word)
+{
+	FILE *file = fopen(path, "re");
+	size_t length = strlen(word);
+	char line[256];
+	long value = -1;
+
+	check(file != NULL, path);
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, word, length) && (!length || strchr(": ", line[length])))
+			value = strtol(line + length + !!length, NULL, 10);
+	fclose(file);
+	return value;
+}
+
+static bool set(const char *path, const char *value)
+{
+	int file = open(path, O_WRONLY | O_CLOEXEC);
+	bool done = file >= 0 && write(file, value, strlen(value)) == (ssize_t)strlen(value);
+
+	if (file >= 0)
+		close(file);
+	return done;
+}
+
+static long wiped(void)
+{
+	return number("/proc/vmstat", "init_mlocked_wiped");
+}
+
+static void begin(void)
+{
+	span->wiped_before = wiped();
+	span->begin = __rdtsc();
+}
+
+static void end(void)
+{
+	span->instructions += __rdtsc() - span->begin;
+	span->wiped = span->wiped_before < 0 ? -1 : span->wiped + wiped() - span->wiped_before;
+}
+
+/* Memory, every page of which has been written to. It begins where a huge page could. */
+static char *mapped(size_t size, int advice)
+{
+	size_t huge = 2 * MIB;
+	char *all = mmap(NULL, size + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *memory = (char *)(((uintptr_t)all + huge - 1) & ~(huge - 1));
+
+	check(all != MAP_FAILED, "mmap");
+	if (memory != all)
+		check(munmap(all, memory - all) == 0, "munmap");
+	check(munmap(memory + size, all + huge - memory) == 0, "munmap");
+	check(madvise(memory, size, advice) == 0, "madvise");
+	for (size_t at = 0; at < size; at += PAGE)
+		memory[at] = 1;
+	return memory;
+}
+
+static char *locked(size_t size, int advice)
+{
+	char *memory = mapped(size, advice);
+
+	check(mlock(memory, size) == 0, "mlock");
+	return memory;
+}
+
+static void timed_munmap(char *memory, size_t size)
+{
+	begin();
+	check(munmap(memory, size) == 0, "munmap");
+	end();
+}
+
+static void wait_for(pid_t child)
+{
+	int status;
+
+	check(child > 0, "fork");
+	check(waitpid(child, &status, 0) == child, "waitpid");
+	errno = 0;
+	check(status == 0, "a child of it");
+}
+
+/* The kinds */
+
+static void loop(void)
+{
+	unsigned long left = 1000000;
+
+	begin();
+	asm volatile("1: dec %0; jnz 1b" : "+r"(left));
+	end();
+}
+
+static void rep_stosq(void)
+{
+	static char page[PAGE];
+	unsigned long left = PAGE / 8;
+	char *at = page;
+
+	begin();
+	asm volatile("rep stosq" : "+D"(at), "+c"(left) : "a"(0L) : "memory");
+	end();
+}
+
+static void unmap_locked(void)
+{
+	timed_munmap(locked(64 * MIB, MADV_NOHUGEPAGE), 64 * MIB);
+}
+
+static void unmap_unlocked(void)
+{
+	timed_munmap(mapped(64 * MIB, MADV_NOHUGEPAGE), 64 * MIB);
+}
+
+static void unmap_munlocked(void)
+{
+	char *memory = locked(64 * MIB, MADV_NOHUGEPAGE);
+
+	check(munlock(memory, 64 * MIB) == 0, "munlock");
+	timed_munmap(memory, 64 * MIB);
+}
+
+static void unmap_thps(void)
+{
+	check(set(THP "enabled", "madvise"), THP);
+	for (int i = 0; i < 32; i++) {
+		char *memory = locked(2 * MIB, MADV_HUGEPAGE);
+
+		errno = ENOMEM;
+		check(number("/proc/self/smaps_rollup", "AnonHugePages") == 2048, "a huge page");
+		timed_munmap(memory, 2 * MIB);
+	}
+}
+
+static void unmap_mthp(void)
+{
+	char *memory;
+
+	check(set(THP "hugepages-2048kB/enabled", "never"), THP);
+	check(set(THP "hugepages-64kB/enabled", "always"), THP);
+	memory = locked(64 * MIB, MADV_HUGEPAGE);
+	errno = ENOMEM;
+	check(number(THP "hugepages-64kB/stats/nr_anon", "") == 1024, "folios of 64 KiB");
+	timed_munmap(memory, 64 * MIB);
+	check(set(THP "hugepages-64kB/enabled", "never"), THP);
+	check(set(THP "hugepages-2048kB/enabled", "inherit"), THP);
+}
+
+/* Many, for now and then one has to refill or to empty a cache of the kernel's. */
+static void unmap_pages(void)
+{
+	for (int i = 0; i < 64; i++)
+		timed_munmap(locked(PAGE, MADV_NOHUGEPAGE), PAGE);
+}
+
+static void exit_locked(void)
+{
+	pid_t child = fork();
+
+	if (!child) {
+		locked(64 * MIB, MADV_NOHUGEPAGE);
+		begin();
+		_exit(0);
+	}
+	wait_for(child);
+	end();
+}
+
+static void fork_exec(void)
+{
+	begin();
+	for (int i = 0; i < 100; i++) {
+		pid_t child = fork();
+
+		if (!child) {
+			execl("/init", "init", NOTHING, NULL);
+			_exit(1);
+		}
+		wait_for(child);
+	}
+	end();
+}
+
+static void fork_locked(void)
+{
+	char *memory = locked(16 * MIB, MADV_NOHUGEPAGE);
+	pid_t child;
+
+	begin();
+	child = fork();
+	if (!child)
+		_exit(0);
+	wait_for(child);
+	end();
+	check(munmap(memory, 16 * MIB) == 0, "munmap");
+}
+
+static void measure(const char *name, void (*once)(void))
+{
+	struct span taken[TIMES];
+
+	once(); /* the first time things are made that stay */
+	for (int i = 0; i < TIMES; i++) {
+		memset(span, 0, sizeof(*span));
+		once();
+		taken[i] = *span;
+	}
+	printf("{\"workload\": \"%s\", \"instructions\": [", name);
+	for (int i = 0; i < TIMES; i++)
+		printf("%s%lu", i ? ", " : "", taken[i].instructions);
+	printf("], \"wiped\": [");
+	for (int i = 0; i < TIMES; i++)
+		printf("%s%ld", i ? ", " : "", taken[i].wiped);
+	printf("]}\n");
+	fflush(stdout);
+	tcdrain(STDOUT_FILENO); /* or the serial line's interrupts would count in what comes next */
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && !strcmp(argv[1], NOTHING))
+		_exit(0);
+	check(mkdir("/sys", 0755) == 0, "/sys");
+	check(mount("proc", "/proc", "proc", 0, NULL) == 0, "mount /proc");
+	check(mount("sysfs", "/sys", "sysfs", 0, NULL) == 0, "mount /sys");
+	span = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(span != MAP_FAILED, "mmap");
+
+	measure("loop", loop);
+	measure("rep-stosq", rep_stosq);
+	measure("unmap-locked", unmap_locked);
+	measure("unmap-unlocked", unmap_unlocked);
+	measure("unmap-munlocked", unmap_munlocked);
+	if (access(THP "hugepages-64kB", F_OK) == 0)
+		measure("unmap-mthp", unmap_mthp);
+	measure("unmap-thp", unmap_thps);
+	measure("unmap-page", unmap_pages);
+	measure("exit-locked", exit_locked);
+	measure("fork-exec", fork_exec);
+	measure("fork-locked", fork_locked);
+	errno = EFAULT;
+	check(number("/proc/sys/kernel/tainted", "") == 0, "a kernel that has no complaint");
+	printf("{\"end\": true}\n");
+	end_machine();
+	return 1;
+}
