@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: MIT
+"""Counts of instructions: read, compared, printed, and not believed when they can't be right."""
+
+import io
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mlockwipe.kernel.packages import cache
+from mlockwipe.lab.bench import guest
+from mlockwipe.lab.bench.guest import compile_init, measure, parse
+from mlockwipe.lab.bench.table import Run, as_document, print_costs
+from mlockwipe.lab.bench.work import CONFIGURATIONS, LOOP, WORKS, Configuration, Sample, mistake
+from mlockwipe.lab.kernel import Kernel, kernel
+from mlockwipe.lab.machine import GuestFailed
+from tests.running import MLOCKWIPE
+
+UNPATCHED, OFF, ON, INIT_ON_FREE, _ = CONFIGURATIONS
+KERNEL = Kernel("patched-6.12", "6.12.1", Path("bzImage"), None)
+CONSOLE = "mem auto-init: stack:all(zero), heap alloc:off, heap free:{}\n"
+
+
+def console(configuration: Configuration) -> str:
+    return CONSOLE.format("on" if configuration.init_on_free else "off")
+
+
+def samples(configuration: Configuration, cost: int = 1000) -> dict[str, Sample]:
+    """Such as a kernel gives that takes `cost` instructions a page, and twice that where it zeroes."""
+
+    def wiped(expected: int) -> int:
+        return {None: -1, 0: 0, 1: expected}[configuration.option]
+
+    def sample(instructions: int, expected: int) -> Sample:
+        return Sample([instructions, instructions + 1, instructions + 2], [wiped(expected)] * 3)
+
+    zeroes = configuration.init_on_free
+    return {
+        LOOP: sample(2_000_000, 0),
+        "rep-stosq": sample(520, 0),
+        **{
+            work.name: sample(
+                (work.pages or 1) * cost * (2 if zeroes or (configuration.option and work.wiped) else 1), work.wiped
+            )
+            for work in WORKS
+        },
+    }
+
+
+# What the guest says
+
+
+def said(*lines: object) -> str:
+    return "".join(f"{json.dumps(line)}\n[    1.2] random: crng init done\n" for line in lines)
+
+
+LOOPED = {"workload": "loop", "instructions": [3, 1, 2], "wiped": [-1, -1, -1]}
+
+
+def test_counts_are_found_among_what_the_kernel_says() -> None:
+    found = parse("[    0.0] Linux version 6.12\n" + said(LOOPED, {"end": True}))
+    assert found == {"loop": Sample((3, 1, 2), (-1, -1, -1))}
+    assert found["loop"].median == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "process 1 did not get to its end"),
+        (said(LOOPED), "process 1 did not get to its end"),
+        (said(LOOPED, {"failed": "mlock: Cannot allocate memory"}, {"end": True}), "process 1 failed: mlock: Cannot"),
+        (said(LOOPED, {"workload": "loop", "instructions": [1]}, {"end": True}), r"process 1 said '\{\"workload"),
+        (said(LOOPED) + '{"workload": [ 1.3] BUG: oops}\n', r"process 1 said '\{\"workload\": \[ 1\.3\] BUG"),
+    ],
+)
+def test_a_guest_that_does_not_get_to_its_end_has_failed(text: str, why: str) -> None:
+    with pytest.raises(GuestFailed, match=why) as failed:
+        parse(text)
+    assert failed.value.console == text
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_right_counts_are_believed(configuration: Configuration) -> None:
+    right = samples(configuration)
+    assert mistake(right, configuration, console(configuration)) is None
+    del right["unmap-mthp"]  # as on Linux 6.1
+    assert mistake(right, configuration, console(configuration)) is None
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize("name", [work.name for work in WORKS])
+def test_a_page_more_or_less_that_was_zeroed_is_a_mistake(configuration: Configuration, name: str) -> None:
+    wrong = samples(configuration)
+    wrong[name] = replace(wrong[name], wiped=[*wrong[name].wiped[:2], wrong[name].wiped[2] + 1])
+    assert "pages, not " in (mistake(wrong, configuration, console(configuration)) or "")
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_counts_of_another_configuration_are_a_mistake(configuration: Configuration) -> None:
+    for other in CONFIGURATIONS:
+        same = (other.option, other.init_on_free) == (configuration.option, configuration.init_on_free)
+        assert (mistake(samples(other), configuration, console(other)) is None) == same
+
+
+def test_a_clock_that_does_not_count_instructions_is_a_mistake() -> None:
+    wrong = samples(ON)
+    wrong[LOOP] = Sample([2_002_001], [0])
+    assert mistake(wrong, ON, console(ON)) == "its clock does not count instructions: 2000000 took 2002001"
+
+
+def test_work_that_was_not_done_is_a_mistake() -> None:
+    wrong = samples(ON)
+    del wrong["fork-exec"], wrong["exit-locked"]
+    assert mistake(wrong, ON, console(ON)) == "it has not measured exit-locked, fork-exec"
+
+
+# Comparing
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differs"),
+    [
+        ([10] * 9, [10] * 9, False),
+        ([10] * 9, [11] * 9, True),
+        ([10] * 8 + [900], [10] * 9, False),  # one time out of nine says nothing
+        ([1, 2, 3, 4, 5], [2, 3, 4, 5, 6], False),
+        ([1, 2, 3, 4, 5], [5, 6, 7, 8, 9], True),
+    ],
+)
+def test_what_overlaps_in_its_middle_half_does_not_differ(
+    one: Sequence[int], other: Sequence[int], differs: bool
+) -> None:
+    a, b = Sample(one, []), Sample(other, [])
+    assert a.differs(b) is b.differs(a) is differs
+
+
+def runs(**costs: int) -> list[Run]:
+    return [Run("6.12", one, KERNEL, samples(one, costs.get(one.name, 1000))) for one in CONFIGURATIONS]
+
+
+def printed(made: Sequence[Run]) -> str:
+    out = io.StringIO()
+    print_costs(Console(file=out, width=170), made)
+    return out.getvalue()
+
+
+def row(text: str, title: str) -> list[str]:
+    (line,) = (line for line in text.splitlines() if title in line)
+    return [cell.strip() for cell in line.strip("│").split("│")][1:]
+
+
+def test_the_table_has_what_a_page_costs_more() -> None:
+    text = printed(runs(on=1100))
+    assert row(text, "munmap of 64 MiB, locked  ") == [
+        *("16,384,001", "16,384,001", "36,044,801", "32,768,001"),
+        *("=", "+120.00 %", "+10.00 %", "1200", "1000"),
+    ]
+    assert row(text, "munmap of 64 MiB, never locked")[4:] == ["=", "+10.00 %", "-45.00 %", "100", "1000"]
+    assert row(text, "100 times fork, exec and exit")[7:] == ["", ""]
+
+
+def test_what_can_not_be_distinguished_is_not_given_a_ratio() -> None:
+    text = printed(runs(off=1010))
+    assert row(text, "munmap of 64 MiB, never locked")[4] == "+1.00 %"
+    assert row(printed(runs()), "munmap of 64 MiB, never locked")[4:8] == ["=", "=", "-50.00 %", "="]
+
+
+def test_the_table_says_what_instructions_do_not_show() -> None:
+    text = " ".join(printed(runs()).split())
+    assert "no cache, no DRAM, no other CPU" in text
+    assert "counts as 521" in text
+
+
+def test_the_document_has_every_count() -> None:
+    document = json.loads(json.dumps(as_document(runs(), {"qemu": "QEMU 7"})))
+    assert (document["schema"], document["machine"]) == (1, {"qemu": "QEMU 7"})
+    assert [run["configuration"] for run in document["runs"]] == [one.name for one in CONFIGURATIONS]
+    on = document["runs"][2]
+    assert (on["series"], on["kernel"], on["patched"]) == ("6.12", "6.12.1", True)
+    assert on["append"] == ["init_on_alloc=0", "init_on_free=0", "init_mlocked_on_free=1"]
+    work = {work["name"]: work for work in on["work"]}
+    assert work["unmap-page"] == {
+        "name": "unmap-page",
+        "pages": 64,
+        "median": 128001,
+        "instructions": [128000, 128001, 128002],
+        "wiped": [64, 64, 64],
+    }
+
+
+# What is refused, and machines that fail
+
+
+def bench(path: Path, *words: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [MLOCKWIPE, "lab", "bench", *map(str, words)],
+        env={"PATH": str(path), "HOME": str(path)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_without_qemu_or_a_compiler_it_says_what_to_install(tmp_path: Path) -> None:
+    done = bench(tmp_path)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == ("mlockwipe: the lab needs qemu-system-x86: run `make lab-setup`, or apt-get install it\n")
+    script(tmp_path / "qemu-system-x86_64", "exit 1")
+    done = bench(tmp_path)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == (
+        "mlockwipe: what measures is a C program, and there is no gcc: apt-get install gcc libc6-dev\n"
+    )
+    script(tmp_path / "gcc", "echo 'ld: cannot find -lc: No such file' >&2; exit 1")
+    done = bench(tmp_path)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert done.stderr == "mlockwipe: workloads.c can't be compiled: ld: cannot find -lc: No such file\n"
+
+
+def test_a_file_that_can_not_be_written_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    script(tmp_path / "qemu-system-x86_64", "exit 1")
+    script(tmp_path / "gcc", "exit 0")
+    done = bench(tmp_path, "--json", tmp_path / "none" / "costs.json")
+    assert done.returncode == 125
+    assert done.stderr.startswith("mlockwipe: ") and str(tmp_path / "none" / "costs.json") in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_series_that_is_not_there_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--series", "5.4")
+    assert done.returncode == 2
+    assert "invalid choice: '5.4'" in done.stderr
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def machine(text: str, place: Path, monkeypatch: pytest.MonkeyPatch, timeout: float = 60) -> dict[str, Sample]:
+    """What is measured when `text` is QEMU. $console: the file of its serial line."""
+    find = 'for word; do case "$word" in file:*) console="${word#file:}";; esac; done\n'
+    script(place / "qemu-system-x86_64", find + text)
+    monkeypatch.setenv("PATH", str(place), prepend=":")
+    (place / "init").touch()
+    return measure(replace(KERNEL, image=place / "bzImage"), place / "init", ON, timeout=timeout)
+
+
+def test_a_machine_that_ends_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        {"workload": name, "instructions": sample.instructions, "wiped": sample.wiped}
+        for name, sample in samples(ON).items()
+    ]
+    (tmp_path / "said").write_text(console(ON) + said(*lines, {"end": True}))
+    found = machine(f'cp {tmp_path}/said "$console"', tmp_path, monkeypatch)
+    assert found["unmap-page"].median == 128001
+    with pytest.raises(GuestFailed, match="does not say 'heap alloc:off, heap free:off'"):
+        machine(f'sed s/free:off/free:on/ {tmp_path}/said >"$console"', tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("echo no such kernel >&2; exit 1", "no such kernel"),
+        ("exit 3", "QEMU ended with 3"),
+        ("echo panic >$console", "process 1 did not get to its end"),
+    ],
+)
+def test_why_a_machine_failed_is_said(text: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GuestFailed, match=why):
+        machine(text, tmp_path, monkeypatch)
+
+
+def test_a_machine_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(GuestFailed, match="the guest does not end in 1 s"):
+        machine(f"echo $$ >{tmp_path}/pid; exec sleep 60", tmp_path, monkeypatch, timeout=1)
+    pid = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86")
+@pytest.mark.needs_program("gcc", "gcc")
+def test_a_real_machine_counts_and_zeroes_what_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each thing once, on a kernel that was built before: seconds."""
+    image = cache() / "build-6.12-lab" / "arch" / "x86" / "boot" / "bzImage"
+    if not image.exists():
+        pytest.skip("no kernel is built: mlockwipe kernel build --series 6.12")
+    monkeypatch.setattr(guest, "_FLAGS", (*guest._FLAGS, "-DTIMES=1"))
+    counted = measure(kernel(str(image)), compile_init(tmp_path), ON)
+    more = counted["unmap-locked"].median - counted["unmap-unlocked"].median
+    assert more > 16384 * 512  # the clearing itself
+    assert mistake(counted, OFF, console(OFF)) == (
+        "munmap of 64 MiB, locked: the kernel has zeroed [16384] pages, not 0"
+    )
