@@ -245,7 +245,7 @@ def _machine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--carrier",
         action="append",
-        choices=[*_CARRIERS, "boot-option"],
+        choices=[*_CARRIERS, "boot-option", "module"],
         help="judge this carrier; may be given again (default: none, init_on_free and supervisor)",
     )
 

@@ -27,12 +27,14 @@ _KERNELS_COPIES = {
 @dataclass(frozen=True)
 class LabCarrier:
     """`append`: words for the kernel's command line. `prefix`: what a command runs under in the guest.
-    `limits`: the cases that it is known not to fulfil, each with the reason.
+    `module`: parameters of the module init_mlocked_on_free, which is loaded into the guest; None for a guest without
+    it. `limits`: the cases that it is known not to fulfil, each with the reason.
     """
 
     name: str
     append: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
+    module: tuple[str, ...] | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -43,6 +45,8 @@ def _matching(*limits: tuple[str, str]) -> dict[str, str]:
 
 
 _BOOT_OPTION = {"W12-child-swapped": _KERNELS_COPIES["W12-child-swapped"]}
+
+_MODULE = {**_BOOT_OPTION}
 
 _INIT_ON_FREE = _matching(
     ("L1-*", _ZEROES_ALL),
@@ -59,9 +63,10 @@ def _carriers() -> list[LabCarrier]:
     run = (sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--")
     return [
         LabCarrier(BARE, _STOCK),
-        LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), (), _INIT_ON_FREE),
-        LabCarrier("supervisor", _STOCK, run, {**LIMITS, **_KERNELS_COPIES}),
-        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), (), _BOOT_OPTION),
+        LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), limits=_INIT_ON_FREE),
+        LabCarrier("supervisor", _STOCK, run, limits={**LIMITS, **_KERNELS_COPIES}),
+        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_BOOT_OPTION),
+        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_MODULE),
     ]
 
 

@@ -236,6 +236,13 @@ def prepare() -> None:
     _run("ip", "link", "set", "lo", "up")
 
 
+def load_module(path: str, parameters: Sequence[str]) -> None:
+    """Raises OSError with what the kernel said."""
+    done = subprocess.run(["insmod", path, *parameters], capture_output=True, text=True)
+    if done.returncode:
+        raise OSError(done.stderr.strip())
+
+
 def _module(name: str) -> None:
     with suppress(subprocess.CalledProcessError):  # built in
         _run("modprobe", name)

@@ -12,6 +12,7 @@ from mlockwipe.contract import BARE, Case, Result
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
+from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed, Machine, boot
@@ -113,6 +114,8 @@ def verify_one(
     try:
         with boot(kernel, GUEST, append=carrier.append) as machine:
             run.acceleration, run.guest = machine.acceleration, machine.hello
+            if carrier.module is not None:
+                load_module(machine, kernel, carrier.module)
             found: dict[str, Verdict] = {}
             wanted = list(cases)
             for last in (*((False,) * TRIES if carrier.name == BARE else ()), True):
@@ -131,6 +134,12 @@ def verify_one(
         run.failed, run.console = str(failed), failed.console
     run.seconds = time.monotonic() - began
     return run
+
+
+def load_module(machine: Machine, kernel: Kernel, parameters: Sequence[str]) -> None:
+    """Load init_mlocked_on_free, built for this kernel, into the guest. Raises Refused and GuestFailed."""
+    module = build(kernel.release, fetched_headers(kernel.release))
+    machine.call("mlockwipe.lab.guest:load_module", path=str(module), parameters=list(parameters))
 
 
 def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case]) -> Iterator[Verdict]:

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * init_mlocked_on_free: zero mlocked anonymous memory when it is released
+ *
+ * As a module, for kernels that don't know the boot option. What a VMA decides,
+ * not a page: an anonymous page that is unmapped from a VMA with VM_LOCKED, or
+ * from a fork's copy of one (VM_LOCKEDCOPY), is zeroed before it can be used
+ * again.
+ *
+ * The functions in which the kernel releases pages are hooked by ftrace, as live
+ * patches are: where there may be something to wipe, a wrapper is called instead.
+ * It may sleep, and it calls the original behind its ftrace call. All else goes
+ * on as if nothing was there.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/delay.h>
+#include <linux/ftrace.h>
+#include <linux/kprobes.h>
+#include <linux/module.h>
+#include <linux/rcupdate.h>
+#include <linux/utsname.h>
+
+#include "wipe.h"
+
+#if IS_ENABLED(CONFIG_PREEMPT_RT) || !defined(CONFIG_X86_64)
+#error "init_mlocked_on_free is for x86-64 without PREEMPT_RT"
+#endif
+
+static bool enabled;
+module_param(enabled, bool, 0644);
+MODULE_PARM_DESC(enabled, "zero mlocked memory when it is released");
+
+bool mlocked_inherit = true;
+module_param_named(inherit, mlocked_inherit, bool, 0644);
+MODULE_PARM_DESC(inherit, "and the copies of it that fork made");
+
+static bool stopping;
+
+bool mlocked_is_on(void)
+{
+	return READ_ONCE(enabled) && !READ_ONCE(stopping);
+}
+
+static int counter_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%ld\n", atomic_long_read(kp->arg));
+}
+
+static const struct kernel_param_ops counter_ops = { .get = counter_get };
+
+module_param_cb(calls, &counter_ops, &mlocked_counters[MLOCKED_CALLS], 0444);
+module_param_cb(wiped, &counter_ops, &mlocked_counters[MLOCKED_WIPED], 0444);
+module_param_cb(deferred, &counter_ops, &mlocked_counters[MLOCKED_DEFERRED],
+		0444);
+module_param_cb(shared, &counter_ops, &mlocked_counters[MLOCKED_SHARED], 0444);
+module_param_cb(failed, &counter_ops, &mlocked_counters[MLOCKED_FAILED], 0444);
+
+/* What the kernel does not export */
+
+struct address_space **mlocked_swap_spaces;
+
+DEFINE_STATIC_CALL_NULL(mlocked_tlb_flush_mmu, tlb_flush_mmu);
+DEFINE_STATIC_CALL_NULL(mlocked_lru_add_drain, lru_add_drain);
+DEFINE_STATIC_CALL_NULL(mlocked_lru_add_drain_all, lru_add_drain_all);
+DEFINE_STATIC_CALL_NULL(mlocked_folio_free_swap, folio_free_swap);
+DEFINE_STATIC_CALL_NULL(mlocked_swap_count, __swap_count);
+DEFINE_STATIC_CALL_NULL(mlocked_ftrace_location, ftrace_location);
+
+typedef unsigned long lookup_name_fn(const char *name);
+DEFINE_STATIC_CALL_NULL(mlocked_lookup_name, lookup_name_fn);
+
+static const struct mlocked_symbol symbols[] = {
+	{ "ftrace_location", &STATIC_CALL_KEY(mlocked_ftrace_location),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_ftrace_location) },
+	{ "tlb_flush_mmu", &STATIC_CALL_KEY(mlocked_tlb_flush_mmu),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_tlb_flush_mmu) },
+	{ "lru_add_drain", &STATIC_CALL_KEY(mlocked_lru_add_drain),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_lru_add_drain) },
+	{ "lru_add_drain_all", &STATIC_CALL_KEY(mlocked_lru_add_drain_all),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_lru_add_drain_all) },
+	{ "folio_free_swap", &STATIC_CALL_KEY(mlocked_folio_free_swap),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_folio_free_swap) },
+	{ "__swap_count", &STATIC_CALL_KEY(mlocked_swap_count),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_swap_count) },
+	{}
+};
+
+/*
+ * The wrappers that run, or are about to: counted from the handler on, so that
+ * the module stays until the last of them has left.
+ */
+static atomic_long_t users;
+
+void mlocked_leave(void)
+{
+	atomic_long_dec(&users);
+}
+
+static void notrace entered(unsigned long ip, unsigned long parent_ip,
+			    struct ftrace_ops *ops, struct ftrace_regs *fregs)
+{
+	struct mlocked_hook *hook = container_of(ops, struct mlocked_hook, ops);
+	struct pt_regs *regs = linux_ftrace_regs(fregs);
+	int bit = ftrace_test_recursion_trylock(ip, parent_ip);
+
+	if (bit < 0)
+		return;
+	if (hook->wants(regs)) {
+		atomic_long_inc(&users);
+		regs->ip = (unsigned long)hook->wrapper;
+	}
+	ftrace_test_recursion_unlock(bit);
+}
+
+static int hook_register(struct mlocked_hook *hook)
+{
+	unsigned long function;
+	int error;
+
+	if (!hook->name)
+		hook->name = linux_free_swap();
+	function = static_call(mlocked_lookup_name)(hook->name);
+	if (function)
+		hook->location = static_call(mlocked_ftrace_location)(function);
+	if (!hook->location) {
+		pr_err("not loaded: this kernel, %s, has no %s that can be hooked\n",
+		       init_utsname()->release, hook->name);
+		return -ENOENT;
+	}
+	hook->ops.func = entered;
+	hook->ops.flags = FTRACE_OPS_FL_PERMANENT;
+	if (hook->wrapper) {
+		hook->ops.flags |= FTRACE_OPS_FL_IPMODIFY;
+		__static_call_update(hook->key, hook->tramp,
+				     (void *)hook->location + MCOUNT_INSN_SIZE);
+	}
+	error = ftrace_set_filter_ip(&hook->ops, hook->location, 0, 0);
+	if (!error)
+		error = register_ftrace_function(&hook->ops);
+	if (error) {
+		pr_err("not loaded: %s can't be hooked (%d)%s\n", hook->name,
+		       error, error == -EBUSY ?
+		       ": a live patch has it, or kernel.ftrace_enabled is 0" :
+		       "");
+		ftrace_free_filter(&hook->ops);
+		hook->location = 0;
+	}
+	return error;
+}
+
+static void hooks_unregister(void)
+{
+	/* No scope is entered any more, and those that were are left. */
+	WRITE_ONCE(stopping, true);
+	synchronize_rcu();
+	while (atomic_long_read(&users))
+		msleep(20);
+
+	for (int i = nr_mlocked_hooks - 1; i >= 0; i--) {
+		if (!mlocked_hooks[i].location)
+			continue;
+		unregister_ftrace_function(&mlocked_hooks[i].ops);
+		ftrace_free_filter(&mlocked_hooks[i].ops);
+	}
+	while (atomic_long_read(&users))
+		msleep(20);
+	/* The last wrappers have returned from here too. */
+	synchronize_rcu_tasks();
+}
+
+static int find_lookup_name(void)
+{
+	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	int error = register_kprobe(&probe);
+
+	if (error) {
+		pr_err("not loaded: no kprobe can be set to find the kernel's symbols (%d)\n",
+		       error);
+		return error;
+	}
+	static_call_update(mlocked_lookup_name, (void *)probe.addr);
+	unregister_kprobe(&probe);
+	return 0;
+}
+
+static int find(const struct mlocked_symbol *symbol)
+{
+	for (; symbol->name; symbol++) {
+		unsigned long found =
+			static_call(mlocked_lookup_name)(symbol->name);
+
+		if (!found) {
+			pr_err("not loaded: this kernel, %s, has no %s\n",
+			       init_utsname()->release, symbol->name);
+			return -ENOENT;
+		}
+		__static_call_update(symbol->key, symbol->tramp, (void *)found);
+	}
+	return 0;
+}
+
+static int __init init_mlocked_init(void)
+{
+	int error = find_lookup_name();
+
+	if (!error)
+		error = find(symbols);
+	if (!error)
+		error = find(linux_symbols);
+	if (error)
+		return error;
+	mlocked_swap_spaces =
+		(void *)static_call(mlocked_lookup_name)("swapper_spaces");
+	if (!mlocked_swap_spaces) {
+		pr_err("not loaded: this kernel, %s, has no swapper_spaces\n",
+		       init_utsname()->release);
+		return -ENOENT;
+	}
+
+	for (int i = 0; i < nr_mlocked_hooks; i++) {
+		error = hook_register(&mlocked_hooks[i]);
+		if (error) {
+			hooks_unregister();
+			mlocked_stop();
+			return error;
+		}
+	}
+	pr_info("loaded, %s\n", enabled ? "on" : "off");
+	return 0;
+}
+module_init(init_mlocked_init);
+
+static void __exit init_mlocked_exit(void)
+{
+	hooks_unregister();
+	mlocked_stop();
+}
+module_exit(init_mlocked_exit);
+
+MODULE_DESCRIPTION("Zero mlocked anonymous memory when it is released");
+MODULE_AUTHOR("mlockwipe maintainers");
+MODULE_VERSION("0.1.0");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What is Linux 6.12's own. */
+
+#include <linux/pagemap.h>
+
+#include "wipe.h"
+
+#define SWAP_ADDRESS_SPACE_SHIFT	14 /* mm/swap.h */
+#define SWAP_ADDRESS_SPACE_MASK		(BIT(SWAP_ADDRESS_SPACE_SHIFT) - 1)
+
+void *linux_gather_start(struct mmu_gather *tlb)
+{
+	return tlb->local.encoded_pages;
+}
+
+bool linux_gather_next(struct gather_iter *iter, struct page **page,
+		       unsigned int *nr)
+{
+	struct encoded_page *entry;
+
+	while (iter->batch && iter->i >= iter->batch->nr) {
+		iter->batch = iter->batch->next;
+		iter->i = 0;
+	}
+	if (!iter->batch)
+		return false;
+	entry = iter->batch->encoded_pages[iter->i++];
+	*page = encoded_page_ptr(entry);
+	*nr = 1;
+	if (encoded_page_flags(entry) & ENCODED_PAGE_BIT_NR_PAGES_NEXT)
+		*nr = encoded_nr_pages(iter->batch->encoded_pages[iter->i++]);
+	return true;
+}
+
+int linux_folio_mapcount(struct folio *folio)
+{
+	return folio_mapcount(folio);
+}
+
+bool linux_page_mapped(struct folio *folio, struct page *page)
+{
+	if (!folio_test_large(folio))
+		return folio_mapped(folio);
+	return folio_entire_mapcount(folio) ||
+	       atomic_read(&page->_mapcount) >= 0;
+}
+
+swp_entry_t linux_swap_entry(struct page *page)
+{
+	return page_swap_entry(page);
+}
+
+struct page *linux_swap_cache_page(struct address_space *space,
+				   swp_entry_t entry)
+{
+	pgoff_t offset = swp_offset(entry);
+	struct folio *folio;
+
+	space += offset >> SWAP_ADDRESS_SPACE_SHIFT;
+	folio = filemap_get_folio(space, offset & SWAP_ADDRESS_SPACE_MASK);
+	if (IS_ERR(folio))
+		return NULL;
+	return folio_page(folio, offset - swp_offset(folio->swap));
+}
+
+/* Of a VMA that nobody else knows yet: no lock, it may not sleep. */
+void linux_vma_mark(struct vm_area_struct *vma)
+{
+	vm_flags_init(vma, vma->vm_flags | VM_LOCKEDCOPY);
+}
+
+void linux_vma_unmark(struct vm_area_struct *vma)
+{
+	vm_flags_clear(vma, VM_LOCKEDCOPY);
+}
+
+typedef int split_vma_fn(struct vma_iterator *vmi, struct vm_area_struct *vma,
+			 unsigned long addr, int new_below); /* mm/vma.h */
+DEFINE_STATIC_CALL_NULL(mlocked_split_vma, split_vma_fn);
+
+const struct mlocked_symbol linux_symbols[] = {
+	{ "split_vma", &STATIC_CALL_KEY(mlocked_split_vma),
+	  STATIC_CALL_TRAMP_ADDR(mlocked_split_vma) },
+	{}
+};
+
+int linux_split_vma(struct vm_area_struct *vma, unsigned long addr,
+		    int new_below)
+{
+	VMA_ITERATOR(vmi, vma->vm_mm, vma->vm_start);
+
+	return static_call(mlocked_split_vma)(&vmi, vma, addr, new_below);
+}
+
+struct pt_regs *linux_ftrace_regs(struct ftrace_regs *fregs)
+{
+	return &arch_ftrace_regs(fregs)->regs;
+}
+
+/* The first member of mm/migrate.c's struct rmap_walk_arg. */
+struct folio *linux_migration_source(void *arg)
+{
+	return *(struct folio **)arg;
+}
+
+const char *linux_free_swap(void)
+{
+	return "free_swap_and_cache_nr";
+}
+
+int linux_nr_swap_entries(struct pt_regs *regs)
+{
+	return regs_get_kernel_argument(regs, 1);
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What decides about a page that was just unmapped, and zeroes it
+ *
+ * A page is zeroed as soon as nobody can use its contents any more: no page
+ * table maps it, no swap entry refers to it, and all references to its folio
+ * are known. Whoever finds that others still use the page leaves it to the last
+ * of them who unmaps it from a locked VMA. References that are nobody's mapping
+ * belong to I/O in flight, whose data must not change, or to a per-CPU batch of
+ * the LRU: the page is kept until they are gone.
+ *
+ * The mapcount is read after the rmap was removed, so of several processes that
+ * unmap a page at the same time at least the last one sees that it is.
+ */
+
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/delay.h>
+#include <linux/highmem.h>
+#include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "wipe.h"
+
+atomic_long_t mlocked_counters[NR_MLOCKED_COUNTERS];
+
+static void zero_pages(struct page *page, unsigned int nr)
+{
+	mlocked_count(MLOCKED_WIPED, nr);
+	for (; nr; nr--)
+		clear_highpage(page++);
+}
+
+/* With the folio locked: it keeps migration, swap-in and split away. */
+static bool page_in_use(struct folio *folio, struct page *page)
+{
+	if (linux_page_mapped(folio, page))
+		return true;
+	return folio_test_swapcache(folio) &&
+	       static_call(mlocked_swap_count)(linux_swap_entry(page));
+}
+
+/*
+ * Are @refs of ours all the references to @folio but those of its mappings and
+ * of the swap cache? The folio is locked.
+ *
+ * For a folio that is mapped elsewhere the two counts can't be read at once. A
+ * reference is taken before the mapcount is raised and dropped after it was
+ * lowered, so in doubt this finds one too many.
+ */
+static bool only_refs(struct folio *folio, int refs)
+{
+	int mapcount = linux_folio_mapcount(folio);
+
+	if (folio_test_large(folio) && folio_maybe_dma_pinned(folio))
+		return false;
+	if (folio_test_swapcache(folio)) {
+		if (folio_test_writeback(folio))
+			return false;
+		refs += folio_nr_pages(folio);
+	}
+	smp_rmb(); /* the references after the mappings ... */
+	if (folio_ref_count(folio) != refs + mapcount)
+		return false;
+	smp_rmb(); /* ... and the mappings again: none has gone in between */
+	return linux_folio_mapcount(folio) == mapcount;
+}
+
+/*
+ * The pages that wait for references of others to go: indexed by pfn, each
+ * entry holds a reference to its folio, and one to this module if its value
+ * says so, so that it can't be unloaded before they are wiped.
+ */
+static DEFINE_XARRAY(deferred_pages);
+static DEFINE_MUTEX(retry_mutex); /* whoever takes entries away */
+static unsigned long retry_delay = 1; /* jiffies */
+
+static void retry_deferred(struct work_struct *work);
+static DECLARE_DELAYED_WORK(retry_work, retry_deferred);
+
+/* Consumes a reference to the folio of @page. May not sleep. */
+void mlocked_defer_page(struct page *page)
+{
+	bool counted = try_module_get(THIS_MODULE);
+	int err;
+
+	err = xa_insert(&deferred_pages, page_to_pfn(page),
+			xa_mk_value(counted), GFP_ATOMIC | __GFP_NOWARN);
+	if (err) {
+		/* -EBUSY: it waits already, for another process */
+		if (err != -EBUSY)
+			mlocked_count(MLOCKED_FAILED, 1);
+		if (counted)
+			module_put(THIS_MODULE);
+		put_page(page);
+		return;
+	}
+	mlocked_count(MLOCKED_DEFERRED, 1);
+	if (xchg(&retry_delay, 1) == 1)
+		queue_delayed_work(system_unbound_wq, &retry_work, 1);
+	else
+		mod_delayed_work(system_unbound_wq, &retry_work, 1);
+}
+
+/* All of a folio, which somebody is about to free. May not sleep. */
+void mlocked_defer_folio(struct folio *folio)
+{
+	long nr = folio_nr_pages(folio);
+
+	for (long i = 0; i < nr; i++) {
+		folio_get(folio);
+		mlocked_defer_page(folio_page(folio, i));
+	}
+}
+
+static void retry_folio(struct folio *folio)
+{
+	unsigned long pfn, first = folio_pfn(folio);
+	unsigned long last = first + folio_nr_pages(folio) - 1;
+	int refs = 0, done = 0;
+	bool quiet;
+	void *entry;
+
+	if (!folio_trylock(folio))
+		return;
+	static_call(mlocked_folio_free_swap)(folio);
+
+	xa_for_each_range(&deferred_pages, pfn, entry, first, last)
+		refs++;
+	quiet = only_refs(folio, refs);
+
+	xa_for_each_range(&deferred_pages, pfn, entry, first, last) {
+		struct page *page = pfn_to_page(pfn);
+
+		if (page_in_use(folio, page))
+			mlocked_count(MLOCKED_SHARED, 1);
+		else if (quiet)
+			zero_pages(page, 1);
+		else
+			continue;
+		xa_erase(&deferred_pages, pfn);
+		done++;
+		if (xa_to_value(entry))
+			module_put(THIS_MODULE);
+	}
+	folio_unlock(folio);
+	if (done)
+		folio_put_refs(folio, done);
+}
+
+static void retry_all(void)
+{
+	unsigned long pfn;
+	void *entry;
+
+	mutex_lock(&retry_mutex);
+	xa_for_each(&deferred_pages, pfn, entry) {
+		struct folio *folio = page_folio(pfn_to_page(pfn));
+		unsigned long last = folio_pfn(folio) + folio_nr_pages(folio) - 1;
+
+		retry_folio(folio);
+		pfn = last;
+		cond_resched();
+	}
+	mutex_unlock(&retry_mutex);
+}
+
+static void retry_deferred(struct work_struct *work)
+{
+	unsigned long delay = READ_ONCE(retry_delay);
+
+	/* Most of these references are of other CPUs' LRU batches. */
+	if (delay == 1)
+		static_call(mlocked_lru_add_drain_all)();
+	WRITE_ONCE(retry_delay, min_t(unsigned long, 2 * delay, HZ));
+
+	retry_all();
+	if (!xa_empty(&deferred_pages))
+		queue_delayed_work(system_unbound_wq, &retry_work, delay);
+}
+
+/*
+ * At the end of an address space that had to defer pages: whoever waits for the
+ * process finds wiped what only the LRU batches of other CPUs referred to.
+ */
+void mlocked_flush_deferred(void)
+{
+	static_call(mlocked_lru_add_drain_all)();
+	retry_all();
+}
+
+/*
+ * The module goes, nothing more is deferred. As long as pages wait it can't be
+ * unloaded, but for those that were deferred since that was decided.
+ */
+void mlocked_stop(void)
+{
+	unsigned long pfn, left = 0;
+	void *entry;
+
+	for (int tries = 0; tries < 100 && !xa_empty(&deferred_pages); tries++) {
+		mlocked_flush_deferred();
+		msleep(20);
+	}
+	cancel_delayed_work_sync(&retry_work);
+	xa_for_each(&deferred_pages, pfn, entry) {
+		xa_erase(&deferred_pages, pfn);
+		put_page(pfn_to_page(pfn));
+		left++;
+	}
+	if (left)
+		pr_warn("%lu pages that others still refer to are not wiped\n",
+			left);
+}
+
+/*
+ * Of the @nr pages from @page on, which were just unmapped. @refs: the
+ * references to the folio that the caller knows of. @maybe: only the first page
+ * is known to be one of them, the others are if nobody uses them. Returns
+ * whether a page was deferred. May not sleep.
+ */
+static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
+		       int refs, bool maybe)
+{
+	bool locked, quiet, deferred = false;
+
+	/* Nobody else knows of it. */
+	if (folio_ref_count(folio) == refs) {
+		zero_pages(page, nr);
+		return false;
+	}
+
+	if (!folio_test_large(folio) && linux_page_mapped(folio, page)) {
+		mlocked_count(MLOCKED_SHARED, 1);
+		return false;
+	}
+
+	locked = folio_trylock(folio);
+	if (locked)
+		static_call(mlocked_folio_free_swap)(folio);
+	quiet = locked && only_refs(folio, refs);
+	for (unsigned int i = 0; i < nr; i++, page++) {
+		if (locked && page_in_use(folio, page)) {
+			if (!i || !maybe)
+				mlocked_count(MLOCKED_SHARED, 1);
+		} else if (quiet) {
+			zero_pages(page, 1);
+		} else {
+			folio_get(folio);
+			mlocked_defer_page(page);
+			deferred = true;
+		}
+	}
+	if (locked)
+		folio_unlock(folio);
+	return deferred;
+}
+
+/* A page whose mapping has just gone, of which the caller holds @refs. */
+void mlocked_wipe_page(struct page *page, int refs)
+{
+	struct folio *folio = page_folio(page);
+
+	if (!mlocked_is_anon(folio))
+		return;
+	static_call(mlocked_lru_add_drain)();
+	wipe_pages(folio, page, 1, refs, false);
+}
+
+/* The entries of one folio from @iter on, @entries of them. */
+static bool wipe_run(struct folio *folio, struct gather_iter iter,
+		     unsigned int entries, int refs)
+{
+	bool deferred = false;
+	struct page *page;
+	unsigned int nr;
+
+	while (entries-- && linux_gather_next(&iter, &page, &nr)) {
+		/* One reference to the head may stand for a mapping of it all. */
+		bool maybe = refs == 1 && folio_test_pmd_mappable(folio) &&
+			     page == folio_page(folio, 0);
+
+		if (maybe)
+			nr = folio_nr_pages(folio);
+		deferred |= wipe_pages(folio, page, nr, refs, maybe);
+	}
+	return deferred;
+}
+
+/*
+ * The pages of @tlb were unmapped from a locked VMA and flushed from the TLB,
+ * and are about to be freed. Returns whether some of them were deferred.
+ */
+bool mlocked_wipe_gather(struct mmu_gather *tlb)
+{
+	struct gather_iter iter = gather_begin(tlb), next = iter;
+	bool deferred = false;
+	struct page *page;
+	unsigned int nr;
+
+	static_call(mlocked_lru_add_drain)();
+	while (linux_gather_next(&next, &page, &nr)) {
+		struct folio *folio = page_folio(page);
+		struct gather_iter first = iter;
+		unsigned int entries = 0;
+		int refs = 0;
+
+		do {
+			refs += nr;
+			entries++;
+			iter = next;
+		} while (linux_gather_next(&next, &page, &nr) &&
+			 page_folio(page) == folio);
+		next = iter;
+
+		if (mlocked_is_anon(folio)) {
+			deferred |= wipe_run(folio, first, entries, refs);
+			cond_resched();
+		}
+	}
+	return deferred;
+}
