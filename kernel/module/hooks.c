@@ -36,7 +36,7 @@ bool mlocked_inherit = true;
 module_param_named(inherit, mlocked_inherit, bool, 0644);
 MODULE_PARM_DESC(inherit, "and the copies of it that fork made");
 
-static bool stopping;
+static bool stopping = true; /* not all is hooked, yet or any more */
 
 bool mlocked_is_on(void)
 {
@@ -101,12 +101,14 @@ void mlocked_leave(void)
 static void notrace entered(unsigned long ip, unsigned long parent_ip,
 			    struct ftrace_ops *ops, struct ftrace_regs *fregs)
 {
-	struct mlocked_hook *hook = container_of(ops, struct mlocked_hook, ops);
 	struct pt_regs *regs = linux_ftrace_regs(fregs);
 	int bit = ftrace_test_recursion_trylock(ip, parent_ip);
+	struct mlocked_hook *hook = mlocked_hooks;
 
 	if (bit < 0)
 		return;
+	while (hook->location != ip)
+		hook++;
 	if (hook->wants(regs)) {
 		atomic_long_inc(&users);
 		regs->ip = (unsigned long)hook->wrapper;
@@ -114,10 +116,15 @@ static void notrace entered(unsigned long ip, unsigned long parent_ip,
 	ftrace_test_recursion_unlock(bit);
 }
 
-static int hook_register(struct mlocked_hook *hook)
+/* One for all: either every function is hooked, or none. */
+static struct ftrace_ops ops = {
+	.func = entered,
+	.flags = FTRACE_OPS_FL_IPMODIFY | FTRACE_OPS_FL_PERMANENT,
+};
+
+static int hook_locate(struct mlocked_hook *hook)
 {
 	unsigned long function;
-	int error;
 
 	if (!hook->name)
 		hook->name = linux_free_swap();
@@ -129,41 +136,34 @@ static int hook_register(struct mlocked_hook *hook)
 		       init_utsname()->release, hook->name);
 		return -ENOENT;
 	}
-	hook->ops.func = entered;
-	hook->ops.flags = FTRACE_OPS_FL_PERMANENT;
-	if (hook->wrapper) {
-		hook->ops.flags |= FTRACE_OPS_FL_IPMODIFY;
+	if (hook->wrapper)
 		__static_call_update(hook->key, hook->tramp,
 				     (void *)hook->location + MCOUNT_INSN_SIZE);
+	return ftrace_set_filter_ip(&ops, hook->location, 0, 0);
+}
+
+static int hooks_register(void)
+{
+	int error = 0;
+
+	for (int i = 0; i < nr_mlocked_hooks && !error; i++)
+		error = hook_locate(&mlocked_hooks[i]);
+	if (!error) {
+		error = register_ftrace_function(&ops);
+		if (error == -EBUSY)
+			pr_err("not loaded: a live patch has what it hooks, or kernel.ftrace_enabled is 0\n");
+		else if (error)
+			pr_err("not loaded: ftrace fails (%d)\n", error);
 	}
-	error = ftrace_set_filter_ip(&hook->ops, hook->location, 0, 0);
-	if (!error)
-		error = register_ftrace_function(&hook->ops);
-	if (error) {
-		pr_err("not loaded: %s can't be hooked (%d)%s\n", hook->name,
-		       error, error == -EBUSY ?
-		       ": a live patch has it, or kernel.ftrace_enabled is 0" :
-		       "");
-		ftrace_free_filter(&hook->ops);
-		hook->location = 0;
-	}
+	if (error)
+		ftrace_free_filter(&ops);
 	return error;
 }
 
 static void hooks_unregister(void)
 {
-	/* No scope is entered any more, and those that were are left. */
-	WRITE_ONCE(stopping, true);
-	synchronize_rcu();
-	while (atomic_long_read(&users))
-		msleep(20);
-
-	for (int i = nr_mlocked_hooks - 1; i >= 0; i--) {
-		if (!mlocked_hooks[i].location)
-			continue;
-		unregister_ftrace_function(&mlocked_hooks[i].ops);
-		ftrace_free_filter(&mlocked_hooks[i].ops);
-	}
+	unregister_ftrace_function(&ops);
+	ftrace_free_filter(&ops);
 	while (atomic_long_read(&users))
 		msleep(20);
 	/* The last wrappers have returned from here too. */
@@ -219,14 +219,10 @@ static int __init init_mlocked_init(void)
 		return -ENOENT;
 	}
 
-	for (int i = 0; i < nr_mlocked_hooks; i++) {
-		error = hook_register(&mlocked_hooks[i]);
-		if (error) {
-			hooks_unregister();
-			mlocked_stop();
-			return error;
-		}
-	}
+	error = hooks_register();
+	if (error)
+		return error;
+	WRITE_ONCE(stopping, false);
 	pr_info("loaded, %s\n", enabled ? "on" : "off");
 	return 0;
 }
@@ -234,6 +230,11 @@ module_init(init_mlocked_init);
 
 static void __exit init_mlocked_exit(void)
 {
+	/* What depends on a scope stays hooked until nobody is in one. */
+	WRITE_ONCE(stopping, true);
+	synchronize_rcu();
+	while (atomic_long_read(&users))
+		msleep(20);
 	hooks_unregister();
 	mlocked_stop();
 }

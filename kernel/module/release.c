@@ -357,10 +357,7 @@ static bool look_at_migration(struct pt_regs *regs)
 	return false;
 }
 
-/*
- * The hooks. Those that depend on a scope come first: none may be entered
- * before. The function that frees swap entries is each kernel's own.
- */
+/* The function that frees swap entries is each kernel's own. */
 struct mlocked_hook mlocked_hooks[] = {
 	{
 		.name = "free_pages_and_swap_cache",

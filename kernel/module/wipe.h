@@ -83,7 +83,6 @@ struct mlocked_hook {
 	void *wrapper;
 	struct static_call_key *key; /* of the function, for the wrapper */
 	void *tramp;
-	struct ftrace_ops ops;
 	unsigned long location;
 };
 

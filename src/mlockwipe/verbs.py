@@ -219,9 +219,9 @@ def _verify(arguments: argparse.Namespace) -> int:
 # lab
 
 
-def _below(parser: argparse.ArgumentParser, name: str, verbs: "dict[str, _Verb]") -> None:
-    """The verbs below one: `mlockwipe lab verify`."""
-    below = parser.add_subparsers(dest="what", metavar="|".join(verbs), required=True, parser_class=_Parser)
+def _below(parser: argparse.ArgumentParser, name: str, verbs: "dict[str, _Verb]", dest: str = "what") -> None:
+    """The verbs below one: `mlockwipe lab verify`. `dest`: the attribute that says which it is."""
+    below = parser.add_subparsers(dest=dest, metavar="|".join(verbs), required=True, parser_class=_Parser)
     for what, verb in verbs.items():
         verb.arguments(
             below.add_parser(
@@ -377,6 +377,43 @@ def _kernel_build(arguments: argparse.Namespace) -> int:
         return kernel_build(arguments.series, arguments.config, arguments.source, arguments.output)
 
 
+def _module_build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kernel", metavar="RELEASE", help="for this kernel, as uname -r says (default: the running)"
+    )
+    parser.add_argument("--headers", metavar="DIR", help="its headers (default: the installed, else Debian's)")
+    parser.add_argument("--output", metavar="DIR", default=".", help="put the module there (default: here)")
+
+
+def _module_build(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.module_command import module_build
+
+    with _Stdout():
+        return module_build(arguments.kernel, arguments.headers, arguments.output)
+
+
+def _module_change(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.module_command import module_change
+
+    with _Stdout():
+        return module_change(arguments.module)
+
+
+def _module_status(arguments: argparse.Namespace) -> int:
+    from mlockwipe.kernel.module_command import module_status
+
+    with _Stdout():
+        return module_status(as_json=arguments.json)
+
+
+def _module_status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON with a schema version instead of a table")
+
+
+def _nothing(parser: argparse.ArgumentParser) -> None:
+    """A verb without arguments."""
+
+
 # completion
 
 
@@ -480,9 +517,9 @@ VERBS = {
         call=lambda arguments: LAB[arguments.what].call(arguments),
     ),
     "kernel": _Verb(
-        summary="the boot option init_mlocked_on_free: its patches, and a kernel built with them",
-        description="The boot option init_mlocked_on_free wipes the locked memory of every program on the machine. "
-        "docs/kernel.md tells how, and how to build a kernel of your own with it.",
+        summary="init_mlocked_on_free, for the whole machine: as a boot option, and as a module",
+        description="init_mlocked_on_free wipes the locked memory of every program on the machine: as a boot option "
+        "of a kernel of your own (docs/kernel.md), or as a module for Debian's (docs/module.md).",
         example="  mlockwipe kernel build --series 6.12 --output build",
         arguments=lambda parser: _below(parser, "kernel", KERNEL),
         call=lambda arguments: KERNEL[arguments.what].call(arguments),
@@ -544,5 +581,62 @@ KERNEL: dict[str, _Verb] = {
         example=VERBS["kernel"].example,
         arguments=_kernel_build_arguments,
         call=_kernel_build,
+    ),
+    "module": _Verb(
+        summary="the same as a module, for Debian's own kernels",
+        description="The module init_mlocked_on_free wipes the locked memory of every program on the machine, on "
+        "Debian's kernels of Linux 6.1 and 6.12. docs/module.md tells how, and its limits.",
+        example="  mlockwipe kernel module install && mlockwipe kernel module enable",
+        arguments=lambda parser: _below(parser, "kernel module", MODULE, "module"),
+        call=lambda arguments: MODULE[arguments.module].call(arguments),
+    ),
+}
+
+MODULE: dict[str, _Verb] = {
+    "build": _Verb(
+        summary="build the module",
+        description="Build the module for a kernel from its headers, which are fetched into the cache when they are "
+        "not installed. Nothing is installed.",
+        example="  mlockwipe kernel module build --kernel 6.12.117+deb12-amd64 --output build",
+        arguments=_module_build_arguments,
+        call=_module_build,
+    ),
+    "install": _Verb(
+        summary="install the module through DKMS, for this kernel and those to come",
+        description="Install the module through DKMS, which builds it anew for every kernel that is installed later. "
+        "It is not loaded. Needs root, dkms and the headers of the running kernel.",
+        example="  mlockwipe kernel module install",
+        arguments=_nothing,
+        call=_module_change,
+    ),
+    "enable": _Verb(
+        summary="load the module and switch it on, now and at every boot",
+        description="Load the module and switch it on, now and, by files in /etc/modules-load.d and /etc/modprobe.d, "
+        "at every boot. Needs root.",
+        example="  mlockwipe kernel module enable",
+        arguments=_nothing,
+        call=_module_change,
+    ),
+    "disable": _Verb(
+        summary="switch the module off, now and at every boot",
+        description="Switch the module off and remove the files that `enable` made. It stays loaded. Needs root.",
+        example="  mlockwipe kernel module disable",
+        arguments=_nothing,
+        call=_module_change,
+    ),
+    "status": _Verb(
+        summary="show whether the module is installed, loaded and on, and what it has wiped",
+        description="Show whether the module is installed, loaded and on, what it has wiped, and why a load would be "
+        "refused.",
+        example="  mlockwipe kernel module status --json | jq .counters.wiped",
+        arguments=_module_status_arguments,
+        call=_module_status,
+    ),
+    "uninstall": _Verb(
+        summary="switch the module off, unload it and remove it",
+        description="Switch the module off, unload it, and remove it from DKMS and from this machine. Needs root.",
+        example="  mlockwipe kernel module uninstall",
+        arguments=_nothing,
+        call=_module_change,
     ),
 }

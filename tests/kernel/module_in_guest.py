@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The module in a guest, called by name through `mlockwipe.lab.guest`: loaded, switched, stressed."""
+
+import ctypes
+import mmap
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.kernel.in_guest import stress
+
+PARAMETERS = Path("/sys/module/init_mlocked_on_free/parameters")
+_libc = ctypes.CDLL(None, use_errno=True)
+COUNTERS = ("calls", "wiped", "deferred", "shared", "failed")
+
+
+def load(path: str, *parameters: str) -> str:
+    """What insmod complains of; nothing when the module is loaded."""
+    return subprocess.run(["insmod", path, *parameters], capture_output=True, text=True).stderr.strip()
+
+
+def unload() -> str:
+    """What rmmod complains of; nothing when the module is gone."""
+    return subprocess.run(["rmmod", "init_mlocked_on_free"], capture_output=True, text=True).stderr.strip()
+
+
+def counters() -> dict[str, int]:
+    return {name: int((PARAMETERS / name).read_text()) for name in COUNTERS}
+
+
+def _locked(pages: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, pages * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.write(b"S" * len(memory))
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    if _libc.mlock(ctypes.c_void_p(address), ctypes.c_size_t(len(memory))):
+        raise OSError(ctypes.get_errno(), "mlock")
+    return memory
+
+
+def locked_and_unmapped(pages: int) -> int:
+    """How many pages are wiped when so many are."""
+    before = counters()["wiped"]
+    _locked(pages).close()
+    time.sleep(0.2)
+    return counters()["wiped"] - before
+
+
+def child_unlocks(pages: int, unlocked: int) -> int:
+    """How many pages are wiped when a child that has written to all of them unlocks some and ends."""
+    memory = _locked(pages)
+    before = counters()["wiped"]
+    pid = os.fork()
+    if pid == 0:
+        memory.seek(0)
+        memory.write(b"C" * len(memory))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        os._exit(unlocked and _libc.munlock(ctypes.c_void_p(address), ctypes.c_size_t(unlocked * mmap.PAGESIZE)))
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise OSError(status, "the child")
+    time.sleep(0.2)
+    wiped = counters()["wiped"] - before
+    memory.close()
+    return wiped
+
+
+def unload_while_a_pipe_holds_pages(pages: int) -> dict[str, Any]:
+    """vmsplice locked pages into a pipe, unmap them, try to unload; then read the pipe, and unload."""
+    reader, writer = os.pipe()
+    memory = _locked(pages)
+    before = counters()
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    iov = (ctypes.c_size_t * 2)(address, len(memory))
+    if _libc.vmsplice(writer, ctypes.byref(iov), 1, 0) != len(memory):
+        raise OSError(ctypes.get_errno(), "vmsplice")
+    memory.close()
+    told: dict[str, Any] = {"refused": unload()}
+    if not told["refused"]:
+        return told
+    told["deferred"] = counters()["deferred"] - before["deferred"]
+    data = b""
+    while len(data) < pages * mmap.PAGESIZE:
+        data += os.read(reader, 1 << 16)
+    told["data"] = "whole" if data == b"S" * len(data) else "not whole"
+    os.close(reader)
+    os.close(writer)
+    time.sleep(2)  # it looks again once a second
+    told["wiped"] = counters()["wiped"] - before["wiped"]
+    told["unloaded"] = unload()
+    return told
+
+
+def stressed(argv: list[str], *, exact: bool) -> dict[str, Any]:
+    """Run mm_stress: its counts, with those of the module since it was loaded."""
+    return {**stress(argv, exact=exact), "module": counters()}
+
+
+def cycles(argv: list[str], path: str, loads: int, switches: int) -> dict[str, Any]:
+    """Load and unload the module, and switch it on and off, again and again while mm_stress runs; then it is loaded
+    and on. The counts of the runs, how often each was done, and what was refused but for pages that waited."""
+    runs: list[dict[str, Any]] = []
+    end = threading.Event()
+
+    def work() -> None:
+        while not end.is_set():
+            runs.append(stress(argv, exact=False))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    began = time.monotonic()
+    done = {"loads": 0, "switches": 0, "busy": 0}
+    refused: list[str] = []
+    try:
+        while done["switches"] < switches:
+            (PARAMETERS / "enabled").write_text("01"[done["switches"] % 2])
+            done["switches"] += 1
+            time.sleep(0.01)
+        (PARAMETERS / "enabled").write_text("1")
+        while done["loads"] < loads and not refused:
+            if said := unload():
+                if "in use" not in said and "temporarily unavailable" not in said:  # pages wait
+                    refused.append(said)
+                done["busy"] += 1
+                time.sleep(0.05)
+                continue
+            if said := load(path, "enabled=1"):
+                refused.append(said)
+            done["loads"] += 1
+    finally:
+        end.set()
+        worker.join()
+    return {"runs": runs, "done": done, "refused": refused, "seconds": round(time.monotonic() - began)}

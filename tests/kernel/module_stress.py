@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""python -m tests.kernel.module_stress: the module under everything that the kernel does to memory, in a guest.
+
+As tests.kernel.stress, with the module on a stock kernel: first it is loaded and unloaded, and switched on and off,
+again and again under load; then half of the time all kinds at once, and half of it exactly, after which all memory is
+searched.
+"""
+
+import argparse
+import json
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlockwipe.contract.pattern import FIRST
+from mlockwipe.kernel.module import build, fetched_headers
+from mlockwipe.kernel.packages import cache
+from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.faults import fault
+from mlockwipe.lab.kernel import Kernel, kernel
+from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from tests.c_programs import compiled
+from tests.kernel.stress import GRACE, GUEST_WITH_TESTS, SETTLE, WORKERS
+
+ROUND = 10.0  # seconds of a run of the program while the module comes and goes
+
+
+@dataclass
+class Stressed:
+    """`cycles`: what was done to the module under load. `counts`: of all kinds at once, and of the exact half.
+    `left`: pages found afterwards. `wrong`: why it is not as it must be."""
+
+    cycles: dict[str, Any] = field(default_factory=dict)
+    counts: list[dict[str, Any]] = field(default_factory=list)
+    left: int = 0
+    wrong: list[str] = field(default_factory=list)
+    console: str = ""
+
+
+def call(machine: Machine, function: str, timeout: float = 120.0, **arguments: object) -> Any:
+    return machine.call(f"tests.kernel.module_in_guest:{function}", timeout, **arguments)
+
+
+def stress(booted: Kernel, seconds: float, *, loads: int, switches: int, on: bool = True, seed: int = 1) -> Stressed:
+    """`on`: whether the module is on while the program runs."""
+    seen = Stressed()
+    second = secrets.randbits(64)
+    module = str(build(booted.release, fetched_headers(booted.release)))
+    with tempfile.TemporaryDirectory(prefix="stress-", dir=cache().parent) as place:
+        program = shutil.copy(compiled("mm_stress", "-static"), place)  # a guest has a /tmp of its own
+
+        def argv(lasting: float) -> list[str]:
+            return [program, str(lasting), str(WORKERS), str(seed), f"{second:x}"]
+
+        try:
+            with boot(booted, GUEST_WITH_TESTS, append=lab_carrier("module").append) as machine:
+                machine.call("mlockwipe.lab.guest:load_module", path=module, parameters=[f"enabled={on:d}"])
+                if loads or switches:
+                    seen.cycles = call(
+                        machine, "cycles", 7200, argv=argv(ROUND), path=module, loads=loads, switches=switches
+                    )
+                    seen.wrong += seen.cycles["refused"]
+                    _check(seen, seen.cycles["runs"])
+                for exact in (False, True):
+                    second += 1
+                    words = [*argv(seconds / 2), *["exact"] * exact]
+                    seen.counts.append(call(machine, "stressed", seconds / 2 + GRACE, argv=words, exact=exact))
+                _check(seen, seen.counts)
+                time.sleep(SETTLE)
+                with machine.stopped() as ram:
+                    seen.left = len(ram.pairs(FIRST, [second])[second])
+                seen.console = machine.console
+        except GuestFailed as failed:
+            seen.wrong.append(str(failed))
+            seen.console = failed.console
+    if seen.left:
+        seen.wrong.append(f"{seen.left} pages were left behind")
+    if said := fault(seen.console):
+        seen.wrong.append(f"the kernel says: {said}")
+    return seen
+
+
+def _check(seen: Stressed, runs: list[dict[str, Any]]) -> None:
+    for run in runs:
+        if run["corrupt"]:
+            seen.wrong.append(f"{run['corrupt']} pages were not as they must be: {run['first']}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernel.module_stress", description=__doc__)
+    parser.add_argument("--kernel", default="debian-6.12", help="as `mlockwipe lab verify` (default: debian-6.12)")
+    parser.add_argument("--minutes", type=float, default=10, metavar="N", help="(default: 10)")
+    parser.add_argument("--loads", type=int, default=1000, metavar="N", help="load and unload (default: 1000)")
+    parser.add_argument("--switches", type=int, default=1000, metavar="N", help="on and off (default: 1000)")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N", help="(default: random)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen to FILE")
+    options = parser.parse_args()
+    seen = stress(
+        kernel(options.kernel),
+        options.minutes * 60,
+        loads=options.loads,
+        switches=options.switches,
+        seed=options.seed,
+    )
+    if options.json:
+        options.json.write_text(json.dumps(asdict(seen), indent=2) + "\n")
+    runs = seen.cycles.get("runs", [])
+    print(f"cycles: {seen.cycles.get('done')} in {seen.cycles.get('seconds')} s,", end=" ")
+    print(f"{sum(run['checked'] for run in runs)} pages checked, {sum(run['corrupt'] for run in runs)} corrupt")
+    for what, counts in zip(("all kinds", "exact"), seen.counts, strict=False):
+        print(
+            f"{what}, seed {options.seed}: {counts['checked']} pages checked, {counts['corrupt']} corrupt,", end=" "
+        )
+        print(f"{counts['children']} children, {counts['oom']} OOM kills, {counts['module']}, {counts['done']}")
+    print(f"left behind: {seen.left}; wrong: {seen.wrong or 'nothing'}")
+    if seen.wrong:
+        print(seen.console[-6000:], file=sys.stderr)
+    return 1 if seen.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
