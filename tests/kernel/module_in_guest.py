@@ -98,9 +98,10 @@ def stressed(argv: list[str], *, exact: bool) -> dict[str, Any]:
     return {**stress(argv, exact=exact), "module": counters()}
 
 
-def cycles(argv: list[str], path: str, loads: int, switches: int) -> dict[str, Any]:
-    """Load and unload the module, and switch it on and off, again and again while mm_stress runs; then it is loaded
-    and on. The counts of the runs, how often each was done, and what was refused but for pages that waited."""
+def cycles(argv: list[str], path: str, loads: int, switches: int, limit: float) -> dict[str, Any]:
+    """Switch the module on and off, and unload and load it, again and again while mm_stress runs, for `limit` seconds
+    at most; then it is loaded and on. The counts of the runs, how often each was done, and what was refused but for
+    pages that waited."""
     runs: list[dict[str, Any]] = []
     end = threading.Event()
 
@@ -114,12 +115,12 @@ def cycles(argv: list[str], path: str, loads: int, switches: int) -> dict[str, A
     done = {"loads": 0, "switches": 0, "busy": 0}
     refused: list[str] = []
     try:
-        while done["switches"] < switches:
+        while done["switches"] < switches and time.monotonic() < began + limit:
             (PARAMETERS / "enabled").write_text("01"[done["switches"] % 2])
             done["switches"] += 1
             time.sleep(0.01)
         (PARAMETERS / "enabled").write_text("1")
-        while done["loads"] < loads and not refused:
+        while done["loads"] < loads and not refused and time.monotonic() < began + limit:
             if said := unload():
                 if "in use" not in said and "temporarily unavailable" not in said:  # pages wait
                     refused.append(said)

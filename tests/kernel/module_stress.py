@@ -24,10 +24,11 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.machine import CPUS, GuestFailed, Machine, boot
 from tests.c_programs import compiled
 from tests.kernel.stress import GRACE, GUEST_WITH_TESTS, SETTLE, WORKERS
 
+LIMIT = 3600.0  # seconds for loads and switches
 ROUND = 10.0  # seconds of a run of the program while the module comes and goes
 
 
@@ -47,7 +48,17 @@ def call(machine: Machine, function: str, timeout: float = 120.0, **arguments: o
     return machine.call(f"tests.kernel.module_in_guest:{function}", timeout, **arguments)
 
 
-def stress(booted: Kernel, seconds: float, *, loads: int, switches: int, on: bool = True, seed: int = 1) -> Stressed:
+def stress(
+    booted: Kernel,
+    seconds: float,
+    *,
+    loads: int,
+    switches: int,
+    limit: float = LIMIT,
+    on: bool = True,
+    cpus: int = CPUS,
+    seed: int = 1,
+) -> Stressed:
     """`on`: whether the module is on while the program runs."""
     seen = Stressed()
     second = secrets.randbits(64)
@@ -59,13 +70,14 @@ def stress(booted: Kernel, seconds: float, *, loads: int, switches: int, on: boo
             return [program, str(lasting), str(WORKERS), str(seed), f"{second:x}"]
 
         try:
-            with boot(booted, GUEST_WITH_TESTS, append=lab_carrier("module").append) as machine:
+            with boot(booted, GUEST_WITH_TESTS, append=lab_carrier("module").append, cpus=cpus) as machine:
                 machine.call("mlockwipe.lab.guest:load_module", path=module, parameters=[f"enabled={on:d}"])
                 if loads or switches:
-                    seen.cycles = call(
-                        machine, "cycles", 7200, argv=argv(ROUND), path=module, loads=loads, switches=switches
-                    )
+                    times = {"loads": loads, "switches": switches, "limit": limit}
+                    seen.cycles = call(machine, "cycles", limit + GRACE, argv=argv(ROUND), path=module, **times)
                     seen.wrong += seen.cycles["refused"]
+                    if any(seen.cycles["done"][what] < times[what] for what in ("loads", "switches")):
+                        seen.wrong.append(f"not all of it was done in {limit:.0f} s: {seen.cycles['done']}")
                     _check(seen, seen.cycles["runs"])
                 for exact in (False, True):
                     second += 1
@@ -98,6 +110,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="(default: 10)")
     parser.add_argument("--loads", type=int, default=1000, metavar="N", help="load and unload (default: 1000)")
     parser.add_argument("--switches", type=int, default=1000, metavar="N", help="on and off (default: 1000)")
+    parser.add_argument("--cpus", type=int, default=CPUS, metavar="N", help=f"(default: {CPUS})")
+    parser.add_argument("--limit", type=float, default=60, metavar="N", help="minutes for both (default: 60)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N", help="(default: random)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen to FILE")
     options = parser.parse_args()
@@ -106,6 +120,8 @@ def main() -> int:
         options.minutes * 60,
         loads=options.loads,
         switches=options.switches,
+        limit=options.limit * 60,
+        cpus=options.cpus,
         seed=options.seed,
     )
     if options.json:
