@@ -61,6 +61,14 @@ kernel-check: setup $(VENV)/.lab ## what a kernel developer asks of the patches:
 	@$(BIN)/mlockwipe kernel build --config debug --output build/debug
 	@$(BIN)/python -m tests.kernel.stress --kernel build/debug/bzImage
 
+.PHONY: module
+module: $(VENV)/.lab ## build the module for Debian's 6.1 and 6.12, and run the cases with it (takes long)
+	@$(BIN)/mlockwipe lab verify --kernel debian-6.1 --kernel debian-6.12 --carrier none --carrier module
+
+.PHONY: deb
+deb: $(VENV)/.runtime ## make dist/mlockwipe-dkms_*.deb, the module's sources for DKMS
+	@$(BIN)/python kernel/make_deb.py dist
+
 .PHONY: lab-keys
 lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes long)
 	@$(BIN)/mlockwipe lab keys --kernel debian-6.1 --kernel debian-6.12 --json keys.json

@@ -179,14 +179,22 @@ class TestInAGuest:
 
 @pytest.mark.parametrize("on", [pytest.param(on, marks=needs_a_guest) for on in (True, False)])
 def test_under_stress_nothing_is_corrupt_and_only_the_module_leaves_nothing(on: bool) -> None:
-    seen = stress(kernel("debian-6.12"), SECONDS, loads=3 * on, switches=50 * on, on=on)
+    seen = stress(kernel("debian-6.12"), SECONDS, loads=0, switches=50 * on, on=on)
     wiped = [counts["module"]["wiped"] for counts in seen.counts]
     if on:
         assert seen.wrong == [], seen.console[-3000:]
-        assert seen.cycles["done"]["loads"] == 3
         assert all(wiped)
         assert seen.counts[-1]["module"]["failed"] == 0
     else:
         assert seen.left > 100
         assert seen.wrong == [f"{seen.left} pages were left behind"]
         assert wiped == [0, 0]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=needs_a_guest) for name in KERNELS])
+def test_it_comes_and_goes_under_load(name: str) -> None:
+    """On one processor: QEMU's emulation of two takes a breakpoint that is gone already when the kernel patches its
+    text under load, with ftrace's own tracer on an untainted kernel too (6.12.117, QEMU 7.2)."""
+    seen = stress(kernel(name), 4, loads=3, switches=50, cpus=1)
+    assert seen.wrong == [], seen.console[-3000:]
+    assert seen.cycles["done"]["loads"] == 3
