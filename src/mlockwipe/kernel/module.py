@@ -50,10 +50,7 @@ def installed_headers(release: str) -> Path:
     """
     place = Path("/lib/modules") / release / "build"
     if not (place / "Makefile").exists():
-        raise Refused(
-            f"the headers of {release} are not installed: apt-get install {headers_package(release)}, "
-            "or name them with --headers"
-        )
+        raise Refused(f"the headers of {release} are not installed: apt-get install {headers_package(release)}")
     return place
 
 
