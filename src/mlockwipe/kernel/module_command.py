@@ -16,7 +16,8 @@ from mlockwipe.kernel.module import SUPPORTED, build, fetched_headers, headers_p
 
 _COMPACT = (
     "A page that compaction is just moving when it is released can be missed: "
-    "sysctl vm.compact_unevictable_allowed=0 keeps compaction away from locked memory."
+    "sysctl vm.compact_unevictable_allowed=0 keeps compaction away from locked memory, "
+    "though not from the copies of children."
 )
 
 
