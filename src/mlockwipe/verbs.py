@@ -586,7 +586,7 @@ KERNEL: dict[str, _Verb] = {
         summary="the same as a module, for Debian's own kernels",
         description="The module init_mlocked_on_free wipes the locked memory of every program on the machine, on "
         "Debian's kernels of Linux 6.1 and 6.12. docs/module.md tells how, and its limits.",
-        example="  mlockwipe kernel module install && mlockwipe kernel module enable",
+        example="  mlockwipe kernel module install",
         arguments=lambda parser: _below(parser, "kernel module", MODULE, "module"),
         call=lambda arguments: MODULE[arguments.module].call(arguments),
     ),
