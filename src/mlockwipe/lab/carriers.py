@@ -17,9 +17,14 @@ _ZEROES_ALL = "it zeroes everything that is freed, what the program had unlocked
 _HUGE_LATE = "a huge page is freed, and so zeroed, as a whole: a part that was unmapped lives on with the rest"
 _REPLACED = "its old pages are freed, and so zeroed, a moment later"
 
-# What only a search of all memory can see: copies that the kernel makes and gives back on its own.
+# What only a search of all memory can see: copies that the kernel makes and gives back on its own. Pages that come
+# back from swap come with others around them, which the kernel may take again before anybody has mapped them.
+_RECLAIMED = dict.fromkeys(
+    ("W12-child-swapped", "W12-child-half-back-from-swap", "W12-child-back-from-swap"),
+    "the kernel has given the page back before, when it swapped its contents out",
+)
 _KERNELS_COPIES = {
-    "W12-child-swapped": "the kernel has given the page back before, when it swapped its contents out",
+    **_RECLAIMED,
     "W13-collapse": "the kernel gives the small pages back when it has copied them into a huge one",
 }
 
@@ -44,10 +49,6 @@ def _matching(*limits: tuple[str, str]) -> dict[str, str]:
     }
 
 
-_BOOT_OPTION = {"W12-child-swapped": _KERNELS_COPIES["W12-child-swapped"]}
-
-_MODULE = {**_BOOT_OPTION}
-
 _INIT_ON_FREE = _matching(
     ("L1-*", _ZEROES_ALL),
     ("W13-unmap-*", _HUGE_LATE),
@@ -65,8 +66,8 @@ def _carriers() -> list[LabCarrier]:
         LabCarrier(BARE, _STOCK),
         LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), limits=_INIT_ON_FREE),
         LabCarrier("supervisor", _STOCK, run, limits={**LIMITS, **_KERNELS_COPIES}),
-        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_BOOT_OPTION),
-        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_MODULE),
+        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_RECLAIMED),
+        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_RECLAIMED),
     ]
 
 
