@@ -74,7 +74,10 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["verify", "--carrier", "hope"], "invalid choice: 'hope'"),
         (["verify", "W1"], "unrecognized arguments: W1"),
         (["status", "--xml"], "unrecognized arguments: --xml"),
-        (["lab"], "mlockwipe lab: the following arguments are required: verify|keys; see 'mlockwipe lab --help'"),
+        (
+            ["lab"],
+            "mlockwipe lab: the following arguments are required: verify|keys|bench; see 'mlockwipe lab --help'",
+        ),
         (["lab", "fun"], "invalid choice: 'fun'"),
         (["kernel"], "the following arguments are required: patch|build"),
         (["kernel", "build", "--series", "5.4"], "argument --series: invalid choice: '5.4'"),

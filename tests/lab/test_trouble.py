@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from mlockwipe import cli
 from mlockwipe.contract import all_cases
 from mlockwipe.lab import command, machine
 from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import GuestFailed, boot
 from mlockwipe.lab.verify import Run, verify_one
@@ -211,3 +213,40 @@ def test_pages_that_can_not_be_written_are_said_before_a_guest_boots(
     said = refusal(capsys, "--kernel", str(debian.image), "--html", f"{__file__}/pages")
     assert "the pages can't be written to " in said
     assert "Not a directory" in said
+
+
+@pytest.mark.parametrize(
+    ("console", "failed"),
+    [
+        ("[    1.2] Oops: int3: 0000 [#1] SMP\n[    1.2] RIP: 0010:sched_clock_cpu+0x5/0x170\n", True),
+        ("[    1.2] int3: 0000 [#1] PREEMPT SMP NOPTI\n", True),
+        ("[    1.2] Oops: 0002 [#1] SMP\n", False),
+        ("[    1.2] Kernel panic - not syncing: sysrq triggered crash\n", False),
+        ("", False),
+    ],
+)
+def test_only_a_late_breakpoint_is_a_fault_of_the_emulation(console: str, failed: bool) -> None:
+    assert emulator_failed(console) is failed
+
+
+@pytest.mark.parametrize(("said", "boots"), [("Oops: int3: 0000 [#1]", BOOTS_AGAIN + 1), ("Oops: 0002 [#1]", 1)])
+def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
+    said: str, boots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    class Dead:
+        def connect(self, timeout: float) -> None:
+            begun.append(timeout)
+            raise machine.GuestFailed("the guest is gone", f"[    1.2] {said}")
+
+    @contextmanager
+    def running(*arguments: object) -> Iterator[Dead]:
+        yield Dead()
+
+    monkeypatch.setattr(machine, "check_tools", lambda: None)
+    monkeypatch.setattr(machine, "_acceleration", lambda kernel: "tcg")
+    monkeypatch.setattr(machine, "_running", running)
+    with pytest.raises(machine.GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
+        pass
+    assert len(begun) == boots

@@ -28,6 +28,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 import mlockwipe
 from mlockwipe.errors import Refused
+from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
 from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.names import CACHED, PORT
@@ -107,6 +108,8 @@ class Machine:
             if more:
                 self._unread += more
             elif more == b"" or self._process.poll() is not None:
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(10)  # for the end of its console
                 raise self.failed("the guest is gone")
             elif time.monotonic() >= deadline:
                 raise self.failed(f"the guest says nothing for {timeout:.0f} s")
@@ -216,9 +219,16 @@ def boot(
     """
     check_tools()
     acceleration = _acceleration(kernel)
-    with _running(kernel, program, append, memory, cpus, acceleration) as machine:
-        machine.connect(BOOT_TIMEOUT[acceleration])
-        yield machine
+    for last in (*(False,) * BOOTS_AGAIN, True):
+        with _running(kernel, program, append, memory, cpus, acceleration) as machine:
+            try:
+                machine.connect(BOOT_TIMEOUT[acceleration])
+            except GuestFailed as failed:
+                if last or not emulator_failed(failed.console):
+                    raise
+                continue
+            yield machine
+            return
 
 
 _found: dict[str, str] = {}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
-from mlockwipe.lab.faults import fault
+from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed, fault
 from mlockwipe.lab.kernel import Kernel
 
 TIMEOUT = 300.0  # seconds: always emulated, for it takes one boot and no more
@@ -46,6 +46,14 @@ def reboot(
     `init` says 'process 1 has locked N kB: ' and reboots the machine. `append`: more of the kernel's command
     line. Raises Refused.
     """
+    for _ in range(BOOTS_AGAIN):
+        done = _reboot(kernel, init, arguments, append, timeout)
+        if not emulator_failed(done.console):
+            return done
+    return _reboot(kernel, init, arguments, append, timeout)
+
+
+def _reboot(kernel: Kernel, init: Path, arguments: Sequence[str], append: Sequence[str], timeout: float) -> Reboot:
     qemu = shutil.which("qemu-system-x86_64")
     if qemu is None:
         raise Refused("a machine needs qemu-system-x86_64: run `make lab-setup`, or apt-get install qemu-system-x86")
