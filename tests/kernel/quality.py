@@ -16,7 +16,7 @@ from pathlib import Path
 
 from mlockwipe.kernel.build import check_tools, debian_source
 from mlockwipe.kernel.packages import cache
-from mlockwipe.kernel.series import SERIES, home, patches, touched
+from mlockwipe.kernel.series import SERIES, home, patches, touched, without
 
 NEW = "mm/init_mlocked.o"
 TOUCHED = ("mm/", "kernel/fork.o", "fs/proc/task_mmu.o")
@@ -36,23 +36,11 @@ REAL_TIME = ({"PREEMPT_RT": "y"}, "x86_64")  # of 6.12: before it is no part of 
 
 
 def original(series: str) -> Path:
-    """Debian's sources as they come, in a directory of their own in the cache."""
-    source = debian_source(series)
-    place = cache() / f"{source.name}-original"
-    if not place.exists():
-        subprocess.run(["cp", "--archive", "--reflink=auto", source, place.with_suffix(".new")], check=True)
-        place.with_suffix(".new").rename(place)
-    restore(series, place)
-    return place
-
-
-def restore(series: str, tree: Path) -> None:
-    changed, added = touched(patches(series))
-    for file in changed:
-        if (tree / ".before-init_mlocked" / file).exists():
-            shutil.copy(tree / ".before-init_mlocked" / file, tree / file)
-    for file in added:
-        (tree / file).unlink(missing_ok=True)
+    """Debian's sources as they come, in a tree of their own in the cache."""
+    tree = cache() / f"quality-{series}-tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    without(patches(series), debian_source(series), tree)
+    return tree
 
 
 def git(place: Path, *arguments: str) -> str:
@@ -135,6 +123,7 @@ def judged(series: str) -> Iterator[tuple[str, list[str]]]:
         git(place / "am", "checkout", "--quiet", name)
         for file in files:
             (tree / file).parent.mkdir(parents=True, exist_ok=True)
+            (tree / file).unlink(missing_ok=True)  # not written into: it is the other tree's file too
             shutil.copy(place / "am" / file, tree / file)
         said = configure(series, tree, build, {"INIT_MLOCKED_ON_FREE": "y"}) if number == 1 else []
         if number:

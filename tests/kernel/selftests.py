@@ -127,7 +127,7 @@ def run(booted: Kernel, append: Sequence[str], place: Path, commands: Sequence[s
                 told = call(machine, "run", TIMEOUT + 60, argv=argv, limit=TIMEOUT)
                 seen.outcomes[command] = outcome(told)
             seen.trouble = fault(machine.console)
-    except (GuestFailed, RuntimeError) as failed:
+    except GuestFailed as failed:
         seen.trouble = str(failed)
     return seen
 

@@ -47,12 +47,8 @@ class Stressed:
 
 
 def call(machine: Machine, function: str, timeout: float, **arguments: object) -> Any:
-    """Call a function of tests.kernel.in_guest in the guest. Raises GuestFailed; RuntimeError with what it raised."""
-    machine.send({"id": 1, "call": f"tests.kernel.in_guest:{function}", "arguments": arguments})
-    answer = machine.receive(timeout)
-    if "raised" in answer:
-        raise RuntimeError(answer["raised"])
-    return answer["returned"]
+    """Call a function of tests.kernel.in_guest in the guest. Raises GuestFailed."""
+    return machine.call(f"tests.kernel.in_guest:{function}", timeout, **arguments)
 
 
 def stress(
