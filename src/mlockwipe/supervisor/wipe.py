@@ -35,6 +35,7 @@ _madvise = function("madvise", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, c
 _HUGE = 1 << 21
 _own = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 _own_huge = (ctypes.addressof(ctypes.c_char.from_buffer(_own)) + _HUGE - 1) & -_HUGE
+_own[len(_own) - 1] = 1  # behind the huge page: of a mapping without any page MADV_COLLAPSE does not even begin
 
 
 Run = tuple[procfs.Vma, Range]  # resident anonymous pages, and the mapping that they lie in
