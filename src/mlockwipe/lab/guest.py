@@ -40,6 +40,8 @@ from mlockwipe.linux.physical import Frames, mapped
 
 SETTLE = 0.15  # seconds after the last process of a case is gone: pages freed by another CPU have arrived by then
 CASE_TIMEOUT = 180.0  # seconds: an emulated CPU is slow
+# A page that no process maps, and that is not free: the LRU batch of another CPU refers to it for a moment.
+_NOT_YET_FREE = ("anonymous", "swap cache")
 MANY = 64  # places of a leak that are told one by one
 
 Message = dict[str, Any]
@@ -96,10 +98,12 @@ class RamSearch:
         self._shown = 0
 
     def look(self) -> None:
-        pairs = self._search()
-        mine = self._of_the_case(pairs)
-        self._held.update(mine)
-        self.alive.update({frame: self._describe(frame, hits) for frame, hits in pairs.items() if frame not in mine})
+        found = self._released()
+        if any(kind in _NOT_YET_FREE for _, kind in found.values()):
+            time.sleep(SETTLE)
+            still = self._search()
+            found = {frame: told for frame, told in found.items() if told[1] not in _NOT_YET_FREE or frame in still}
+        self.alive.update(found)
 
     def look_at_last(self) -> None:
         time.sleep(SETTLE)
@@ -122,6 +126,13 @@ class RamSearch:
 
     def _wiped(self) -> tuple[str, str | None]:
         return (LEAKED if self.alive or self.gone else WIPED), None
+
+    def _released(self) -> dict[int, tuple[int, str]]:
+        """The frames that no process of the case maps any more."""
+        pairs = self._search()
+        mine = self._of_the_case(pairs)
+        self._held.update(mine)
+        return {frame: self._describe(frame, hits) for frame, hits in pairs.items() if frame not in mine}
 
     def _search(self, *, patient: bool = False) -> dict[int, int]:
         """The pairs in every frame that count: those that were marked, where some are to be."""

@@ -12,7 +12,7 @@ from mlockwipe.linux.mm import PAGE_SIZE
 
 _PRESENT = 1 << 63
 _FRAME = (1 << 55) - 1
-_BUDDY, _SLAB, _LRU, _ANON, _SWAPCACHE, _KSM, _PGTABLE = (1 << bit for bit in (10, 7, 5, 12, 13, 21, 26))
+_BUDDY, _SLAB, _LRU, _ANON, _SWAPCACHE, _PGTABLE = (1 << bit for bit in (10, 7, 5, 12, 13, 26))
 
 
 def mapped(pid: int, wanted: Collection[int]) -> dict[int, int]:
@@ -54,14 +54,15 @@ class Frames:
         return self._entry(self._counts, frame)
 
     def kind(self, frame: int) -> str:
-        """What a frame is used for now: 'anonymous', 'ksm', 'page cache', 'swap cache', 'page table', 'slab',
-        'free' or 'kernel'. A free page that a CPU keeps in its own list looks like one of the kernel's."""
+        """What a frame is used for now: 'anonymous', 'page cache', 'swap cache', 'page table', 'slab', 'free' or
+        'kernel'. A free page that a CPU keeps in its own list looks like one of the kernel's; KSM's are anonymous,
+        for Linux 6.12 says of every anonymous page that it is KSM's (fs/proc/page.c).
+        """
         flags = self._entry(self._flags, frame)
         for bit, kind in (
             (_BUDDY, "free"),
             (_SLAB, "slab"),
             (_PGTABLE, "page table"),
-            (_KSM, "ksm"),
             (_SWAPCACHE, "swap cache"),
             (_ANON, "anonymous"),
             (_LRU, "page cache"),
