@@ -35,7 +35,7 @@ def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, t
         kernel(str(image)),
         lab_carrier("boot-option"),
         [right, *[convicting] * TRIES],
-        lambda _, verdict: seen.append(verdict.result),
+        lambda verdict: seen.append(verdict.result),
     )
     assert run.failed is None, run.console[-3000:]
     assert [result.verdict for result in seen if result.case == "W6-return"] == ["wiped"]

@@ -35,7 +35,8 @@ def debian() -> Kernel:
 @pytest.fixture(scope="module")
 def runs(debian: Kernel) -> Iterator[dict[str, Run]]:
     carriers = [lab_carrier(name) for name in ("none", "init_on_free", "supervisor")]
-    yield {run.carrier.name: run for run in verify(debian, carriers, chosen(*WIPED, *KEPT))}
+    (here,) = verify([debian], carriers, chosen(*WIPED, *KEPT))
+    yield {run.carrier.name: run for run in here}
 
 
 def verdicts(run: Run) -> dict[str, str]:

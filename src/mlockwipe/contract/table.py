@@ -61,13 +61,12 @@ def print_table(
     console = console or Console()
     console.print(_case_table(results) if every_case else _row_table(results))
     for carrier, run in results.items() if explained else ():
+        cases: dict[str, list[str]] = {}  # by what explains them
         for result in run:
             if reason := _explanation(carrier, result, every_case=every_case):
-                console.print(
-                    f"{carrier}: [{_colour(result)}]{result.case}[/]: {escape(reason)}",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+                cases.setdefault(reason, []).append(f"[{_colour(result)}]{result.case}[/]")
+        for reason, names in cases.items():
+            console.print(f"{carrier}: {', '.join(names)}: {escape(reason)}", highlight=False, soft_wrap=True)
     for carrier, run in results.items():
         console.print(_summary(carrier, run), highlight=False)
 

@@ -4,7 +4,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -48,11 +48,10 @@ def lab_verify(
 
     console = Console()
     runs: list[Run] = []
-    for one in booted:
-        with bars(one, chosen, len(cases)) as advance:
-            here = list(verify(one, chosen, cases, advance))
-        runs += here
-        _print(console, here, every_case)
+    with bars(booted, chosen, len(cases)) as advance, closing(verify(booted, chosen, cases, advance)) as ended:
+        for here in ended:
+            runs += here
+            _print(console, here, every_case)
     if file is not None:
         file.write(json.dumps(as_document(runs, machine()), indent=2) + "\n")
     if pages is not None:

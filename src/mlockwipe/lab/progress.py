@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -11,22 +10,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
 
-
-class UnderCarrier(Protocol):
-    @property
-    def carrier(self) -> LabCarrier: ...
-
-
-Advance = Callable[[UnderCarrier, object], None]
+Advance = Callable[[Kernel, LabCarrier], object]
 
 
 @contextmanager
-def bars(kernel: Kernel, carriers: Sequence[LabCarrier], total: int) -> Iterator[Advance]:
-    """What moves the bar of a run's carrier on with every verdict, of which there will be `total`."""
+def bars(kernels: Sequence[Kernel], carriers: Sequence[LabCarrier], total: int) -> Iterator[Advance]:
+    """What moves the bar of a carrier on a kernel on with every verdict, of which there will be `total`."""
     err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         tasks = {
-            carrier.name: progress.add_task(f"{kernel.release}, {carrier.name}", total=total) for carrier in carriers
+            (kernel.name, carrier.name): progress.add_task(f"{kernel.release}, {carrier.name}", total=total)
+            for kernel in kernels
+            for carrier in carriers
         }
-        yield lambda run, _verdict: progress.advance(tasks[run.carrier.name])
+        yield lambda kernel, carrier: progress.advance(tasks[kernel.name, carrier.name])

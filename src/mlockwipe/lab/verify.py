@@ -4,11 +4,11 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlockwipe.contract import BARE, Case, Result
+from mlockwipe.contract import BARE, Case, Result, all_cases
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
@@ -16,6 +16,7 @@ from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.side_by_side import side_by_side
 
 PENDING = 6  # cases at a time that are not judged yet
 SILENCE = 240.0  # seconds without a word of the guest: it hangs
@@ -27,7 +28,7 @@ _NO_CONTROL = "nothing was found without a carrier either"
 
 GUEST = (sys.executable, "-P", "-m", "mlockwipe.lab.guest")
 
-OnResult = Callable[["Run", "Verdict"], None]
+Advance = Callable[[Kernel, LabCarrier], object]
 
 
 @dataclass(frozen=True)
@@ -81,24 +82,43 @@ class Run:
 
 
 def verify(
-    kernel: Kernel,
+    kernels: Sequence[Kernel],
     carriers: Sequence[LabCarrier],
     cases: Sequence[Case],
-    on_result: OnResult = lambda run, verdict: None,
-) -> Iterator[Run]:
-    """A run for each carrier, no carrier first. A guest that fails ends its run, not the others."""
-    control: set[str] | None = None
-    for carrier in sorted(carriers, key=lambda carrier: carrier.name != BARE):
-        run = verify_one(kernel, carrier, cases, on_result)
-        if carrier.name == BARE and run.failed is None:
-            control = {result.case for result in run.results if result.verdict == LEAKED}
-        elif control is not None:
-            run.verdicts = [_held_against(control, verdict) for verdict in run.verdicts]
-        yield run
+    advance: Advance = lambda kernel, carrier: None,
+) -> Generator[list[Run], None, None]:
+    """For each kernel a run of each carrier, no carrier first; several guests at a time. A guest that fails ends its
+    run, not the others. `advance` is called for every verdict. Raises Refused.
+    """
+    order = sorted(carriers, key=lambda carrier: carrier.name != BARE)
+    names = [case.name for case in cases]
+    jobs = [(kernel, carrier, names) for kernel in kernels for carrier in order]
+    ended: dict[int, Run] = {}
+    first = 0  # of the runs on the next kernel
+    for number, run in side_by_side(_verify_named, jobs, lambda number, _: advance(*jobs[number][:2])):
+        ended[number] = run
+        while first < len(jobs) and ended.keys() >= (here := set(range(first, first + len(order)))):
+            yield _held_against_control([ended[number] for number in sorted(here)])
+            first += len(order)
+
+
+def _verify_named(kernel: Kernel, carrier: LabCarrier, names: Collection[str], tell: Callable[[None], object]) -> Run:
+    cases = [case for case in all_cases() if case.name in names]
+    return verify_one(kernel, carrier, cases, lambda _: tell(None))
+
+
+def _held_against_control(runs: list[Run]) -> list[Run]:
+    """What is not found proves something only where it was found without a carrier."""
+    for bare in runs:
+        if bare.carrier.name == BARE and bare.failed is None:
+            control = {result.case for result in bare.results if result.verdict == LEAKED}
+            for run in runs:
+                if run is not bare:
+                    run.verdicts = [_held_against(control, verdict) for verdict in run.verdicts]
+    return runs
 
 
 def _held_against(control: Collection[str], verdict: Verdict) -> Verdict:
-    """What is not found proves something only where it was found without a carrier."""
     result = verdict.result
     if result.verdict != WIPED or result.case in control:
         return verdict
@@ -106,7 +126,10 @@ def _held_against(control: Collection[str], verdict: Verdict) -> Verdict:
 
 
 def verify_one(
-    kernel: Kernel, carrier: LabCarrier, cases: Sequence[Case], on_result: OnResult = lambda run, verdict: None
+    kernel: Kernel,
+    carrier: LabCarrier,
+    cases: Sequence[Case],
+    on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
     """Boot once and judge every case; with no carrier again those whose pages were in use before they were seen."""
     run = Run(kernel, carrier)
@@ -127,7 +150,7 @@ def verify_one(
                         verdict = replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_IN_USE))
                     found[result.case] = verdict
                     if last or result.case not in missed:
-                        on_result(run, verdict)
+                        on_verdict(verdict)
                 wanted = [case for case in wanted if case.name in missed]
             run.verdicts = [found[case.name] for case in cases]
     except GuestFailed as failed:

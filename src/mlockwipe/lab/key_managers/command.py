@@ -34,8 +34,8 @@ def lab_keys(
     console = Console()
     runs: list[Run] = []
     for one in booted:
-        with bars(one, chosen, len(managers)) as advance:
-            here = list(judge(one, chosen, managers, advance))
+        with bars([one], chosen, len(managers)) as advance:
+            here = list(judge(one, chosen, managers, lambda run, _: advance(run.kernel, run.carrier)))
         runs += here
         _print(console, here)
     if file is not None:

@@ -26,7 +26,7 @@ AGAIN = 2  # times more, for a moment that was not found and a control that foun
 
 GUEST = (sys.executable, "-P", "-m", "mlockwipe.lab.key_managers.guest")
 
-OnVerdict = Callable[["Run", Verdict], None]
+OnVerdict = Callable[["Run", Verdict], object]
 
 
 class Failed(Exception):
