@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The two faults that such a patch has most easily, each built into the kernel, are convicted by the lab."""
+"""The faults that such a patch or module has most easily, each built in, are convicted by the lab."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from mlockwipe.contract import Result, all_cases
+from mlockwipe.contract import Case, Result, all_cases
+from mlockwipe.kernel import module
 from mlockwipe.kernel.build import build
+from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.verify import verify_one
+from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel
 
 TRIES = 6  # two processes must be in the same 2 MiB at the same time, which is of chance where others are at work
 WRONG = Path(__file__).with_name("wrong_designs")
+
+
+def chosen(*names: str) -> list[Case]:
+    by_name = {case.name: case for case in all_cases()}
+    return [by_name[name] for name in names]
 
 
 @pytest.mark.parametrize(
@@ -28,8 +37,7 @@ WRONG = Path(__file__).with_name("wrong_designs")
 def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, tmp_path: Path) -> None:
     built = build("6.12", extra=[WRONG / f"{design}.patch"])
     image = shutil.copy(built.image, tmp_path / "bzImage")  # the next build overwrites it
-    (right,) = (case for case in all_cases() if case.name == "W6-return")
-    (convicting,) = (case for case in all_cases() if case.name == convicts)
+    right, convicting = chosen("W6-return", convicts)
     seen: list[Result] = []
     run = verify_one(
         kernel(str(image)),
@@ -40,3 +48,31 @@ def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, t
     assert run.failed is None, run.console[-3000:]
     assert [result.verdict for result in seen if result.case == "W6-return"] == ["wiped"]
     assert verdict in [result.verdict for result in seen if result.case == convicts]
+
+
+@pytest.mark.parametrize(
+    ("design", "convicts"),
+    [
+        pytest.param("module-ignores-references", "L6-vmsplice-sigkill", marks=needs_a_guest),
+        pytest.param("module-ignores-the-lock", "L1-munlock-exit", marks=needs_a_guest),
+    ],
+)
+def test_a_wrong_module_is_convicted(design: str, convicts: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    debian = kernel("debian-6.12")
+    monkeypatch.setattr("mlockwipe.lab.verify.build", lambda release, headers: built_wrong(design, headers))
+    run = verify_one(debian, lab_carrier("module"), chosen("W6-return", convicts))
+    assert run.failed is None, run.console[-3000:]
+    assert {result.case: result.verdict for result in run.results} == {"W6-return": "wiped", convicts: "damaged"}
+
+
+def built_wrong(design: str, headers: Path) -> Path:
+    """The module with one of the wrong designs; where a guest can see it."""
+    place = cache() / design
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    for path in module.sources():
+        shutil.copy(path, place)
+    with (WRONG / f"{design}.patch").open() as patch:
+        subprocess.run(["patch", "--strip=1", "--fuzz=0"], cwd=place, stdin=patch, check=True)
+    module.make(headers, place)
+    return place / f"{module.NAME}.ko"

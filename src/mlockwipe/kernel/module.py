@@ -105,12 +105,13 @@ def build(release: str, headers: Path) -> Path:
     place.mkdir()
     for path in sources():
         shutil.copyfile(path, place / path.name)
-    _make(headers, place)
+    make(headers, place)
     built_from.write_text(now)
     return module
 
 
-def _make(headers: Path, place: Path) -> None:
+def make(headers: Path, place: Path) -> None:
+    """Build the module from its sources in `place`, where the .ko is then. Raises Refused."""
     # The module has no use for BTF, whose making would need pahole.
     command = ["make", f"-j{os.cpu_count() or 1}", "-C", str(headers), f"M={place}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     ran = subprocess.run([*command, "modules"], capture_output=True, text=True)

@@ -15,6 +15,7 @@ _STOCK = ("init_on_alloc=0", "init_on_free=0")
 
 _ZEROES_ALL = "it zeroes everything that is freed, what the program had unlocked included"
 _HUGE_LATE = "a huge page is freed, and so zeroed, as a whole: a part that was unmapped lives on with the rest"
+_IN_SWAP_CACHE = "what is in the swap cache when its last user goes is freed, and so zeroed, when memory is short"
 _REPLACED = "its old pages are freed, and so zeroed, a moment later"
 
 # What only a search of all memory can see: copies that the kernel makes and gives back on its own. Pages that come
@@ -56,6 +57,7 @@ _INIT_ON_FREE = _matching(
     ("W13-dontneed-part", _HUGE_LATE),
     ("W13-moved", _HUGE_LATE),
     ("W13-collapse", _REPLACED),
+    ("W12-child-*swap*", _IN_SWAP_CACHE),
 )
 
 

@@ -36,6 +36,7 @@ from mlockwipe.contract.program import PAGES
 from mlockwipe.contract.result import DAMAGED, LEAKED, record
 from mlockwipe.lab.names import PORT
 from mlockwipe.lab.nursery import Nursery
+from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.linux.physical import Frames, mapped
 
 SETTLE = 0.15  # seconds after the last process of a case is gone: pages freed by another CPU have arrived by then
@@ -100,7 +101,7 @@ class RamSearch:
     def look(self) -> None:
         found = self._released()
         if any(kind in _NOT_YET_FREE for _, kind in found.values()):
-            time.sleep(SETTLE)
+            drain_page_batches()
             still = self._search()
             found = {frame: told for frame, told in found.items() if told[1] not in _NOT_YET_FREE or frame in still}
         self.alive.update(found)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.calls import (
     MCL_CURRENT,
@@ -357,7 +358,7 @@ class AddressSpace:
         """Zero runs of pages: the number of pages."""
         assert self.keeper is not None
         if self.family.forked:
-            wipe.drain_page_batches()
+            drain_page_batches()
             # alone from now on, there is nobody any more who could leave references to shared pages behind
             self.family.forked = self.family.members > 1
         return wipe.clear(self.keeper, runs, dying=dying)

@@ -8,6 +8,7 @@ from functools import partial
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.attach import children
 from mlockwipe.supervisor.inject import Injection, await_stop
@@ -36,7 +37,7 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
     pages = 0
     for keeper in [child for child in children(os.getpid()) if _is_keeper(child)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
-        wipe.drain_page_batches()
+        drain_page_batches()
         with contextlib.suppress(OSError):
             ptrace.seize(keeper, 0)  # some kernels let only a tracer write to protected memory
         try:

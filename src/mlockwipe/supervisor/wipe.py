@@ -6,9 +6,7 @@ page are not, and nothing is faulted in to be wiped.
 """
 
 import contextlib
-import ctypes
 import errno
-import mmap
 import os
 import struct
 import time
@@ -16,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
-from mlockwipe.linux.libc import function
 from mlockwipe.supervisor.inject import TaskGone
 from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range
@@ -30,25 +27,8 @@ _zeros = memoryview(bytes(_CHUNK))
 _IO_PATIENCE = 5.0  # seconds; requests that can wait for ever, on sockets say, are cancelled by the exit itself
 
 _PROT_READ_WRITE = 3
-_MADV_COLLAPSE = 25  # Linux 6.1
-_madvise = function("madvise", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, sleeps=True)
-_HUGE = 1 << 21
-_own = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-_own_huge = (ctypes.addressof(ctypes.c_char.from_buffer(_own)) + _HUGE - 1) & -_HUGE
-_own[len(_own) - 1] = 1  # behind the huge page: of a mapping without any page MADV_COLLAPSE does not even begin
-
 
 Run = tuple[procfs.Vma, Range]  # resident anonymous pages, and the mapping that they lie in
-
-
-def drain_page_batches() -> None:
-    """Have every CPU give up the page references in its batches of pending mlock and LRU work.
-
-    A page that a fork child shared is written in place by its last user only if nobody else holds a reference;
-    batches do (64 of 2048 pages, Linux 6.18), the write then goes to a copy, and the page is freed as it was.
-    MADV_COLLAPSE begins with lru_add_drain_all(), whatever becomes of the collapse (mm/khugepaged.c, Linux 6.1).
-    """
-    _madvise(_own_huge, _HUGE, _MADV_COLLAPSE)
 
 
 def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[Run]:

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from mlockwipe.linux import mm
-from mlockwipe.supervisor.wipe import drain_page_batches
+from mlockwipe.linux.page_batches import drain_page_batches
 
 PAGES = 40  # more than a batch holds, on Linux 6.12 31: the rest waits
 SIZE = PAGES * mm.PAGE_SIZE
