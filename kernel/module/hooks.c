@@ -60,6 +60,7 @@ module_param_cb(failed, &counter_ops, &mlocked_counters[MLOCKED_FAILED], 0444);
 /* What the kernel does not export */
 
 struct address_space **mlocked_swap_spaces;
+void *mlocked_migrated_one;
 
 DEFINE_STATIC_CALL_NULL(mlocked_tlb_flush_mmu, tlb_flush_mmu);
 DEFINE_STATIC_CALL_NULL(mlocked_lru_add_drain, lru_add_drain);
@@ -162,7 +163,9 @@ static int hooks_register(void)
 
 static void hooks_unregister(void)
 {
-	unregister_ftrace_function(&ops);
+	/* After a fault of ftrace's own the calls stay: so must the module. */
+	while (WARN_ON_ONCE(unregister_ftrace_function(&ops)))
+		msleep(1000);
 	ftrace_free_filter(&ops);
 	while (atomic_long_read(&users))
 		msleep(20);
@@ -185,18 +188,24 @@ static int find_lookup_name(void)
 	return 0;
 }
 
+static void *find_address(const char *name)
+{
+	void *found = (void *)static_call(mlocked_lookup_name)(name);
+
+	if (!found)
+		pr_err("not loaded: this kernel, %s, has no %s\n",
+		       init_utsname()->release, name);
+	return found;
+}
+
 static int find(const struct mlocked_symbol *symbol)
 {
 	for (; symbol->name; symbol++) {
-		unsigned long found =
-			static_call(mlocked_lookup_name)(symbol->name);
+		void *found = find_address(symbol->name);
 
-		if (!found) {
-			pr_err("not loaded: this kernel, %s, has no %s\n",
-			       init_utsname()->release, symbol->name);
+		if (!found)
 			return -ENOENT;
-		}
-		__static_call_update(symbol->key, symbol->tramp, (void *)found);
+		__static_call_update(symbol->key, symbol->tramp, found);
 	}
 	return 0;
 }
@@ -211,13 +220,10 @@ static int __init init_mlocked_init(void)
 		error = find(linux_symbols);
 	if (error)
 		return error;
-	mlocked_swap_spaces =
-		(void *)static_call(mlocked_lookup_name)("swapper_spaces");
-	if (!mlocked_swap_spaces) {
-		pr_err("not loaded: this kernel, %s, has no swapper_spaces\n",
-		       init_utsname()->release);
+	mlocked_swap_spaces = find_address("swapper_spaces");
+	mlocked_migrated_one = find_address("remove_migration_pte");
+	if (!mlocked_swap_spaces || !mlocked_migrated_one)
 		return -ENOENT;
-	}
 
 	error = hooks_register();
 	if (error)

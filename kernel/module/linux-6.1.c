@@ -42,19 +42,6 @@ int linux_folio_mapcount(struct folio *folio)
 	return mapcount;
 }
 
-bool linux_page_mapped(struct folio *folio, struct page *page)
-{
-	int mapcount = atomic_read(&page->_mapcount) + 1;
-
-	if (folio_test_large(folio)) {
-		if (folio_entire_mapcount(folio))
-			return true;
-		if (folio_test_double_map(folio))
-			mapcount--;
-	}
-	return mapcount > 0;
-}
-
 swp_entry_t linux_swap_entry(struct page *page)
 {
 	return (swp_entry_t){ .val = page_private(page) };
@@ -108,7 +95,7 @@ const char *linux_free_swap(void)
 	return "free_swap_and_cache";
 }
 
-int linux_nr_swap_entries(struct pt_regs *regs)
+int linux_nr_swap_entries(int nr)
 {
-	return 1;
+	return 1; /* it has no second argument */
 }

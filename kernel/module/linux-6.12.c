@@ -37,14 +37,6 @@ int linux_folio_mapcount(struct folio *folio)
 	return folio_mapcount(folio);
 }
 
-bool linux_page_mapped(struct folio *folio, struct page *page)
-{
-	if (!folio_test_large(folio))
-		return folio_mapped(folio);
-	return folio_entire_mapcount(folio) ||
-	       atomic_read(&page->_mapcount) >= 0;
-}
-
 swp_entry_t linux_swap_entry(struct page *page)
 {
 	return page_swap_entry(page);
@@ -60,7 +52,7 @@ struct page *linux_swap_cache_page(struct address_space *space,
 	folio = filemap_get_folio(space, offset & SWAP_ADDRESS_SPACE_MASK);
 	if (IS_ERR(folio))
 		return NULL;
-	return folio_page(folio, offset - swp_offset(folio->swap));
+	return folio_file_page(folio, offset);
 }
 
 /* Of a VMA that nobody else knows yet: no lock, it may not sleep. */
@@ -108,7 +100,7 @@ const char *linux_free_swap(void)
 	return "free_swap_and_cache_nr";
 }
 
-int linux_nr_swap_entries(struct pt_regs *regs)
+int linux_nr_swap_entries(int nr)
 {
-	return regs_get_kernel_argument(regs, 1);
+	return nr;
 }

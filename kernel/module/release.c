@@ -12,21 +12,25 @@
 
 #include <linux/ftrace.h>
 #include <linux/hashtable.h>
+#include <linux/rmap.h>
 #include <linux/sched.h>
+#include <linux/userfaultfd_k.h>
 
 #include "wipe.h"
 
 /*
  * What a task is in the middle of, for the functions that it calls from there:
  * unmapping from a locked VMA, with an mmu_gather in which there is nothing
- * else, or collapsing small pages at @addr of @mm to a huge one.
+ * else; or collapsing small pages to a huge one, or mapping what has migrated,
+ * and whether that is of a locked VMA.
  */
 struct scope {
 	struct hlist_node node;
 	struct task_struct *task;
 	struct mmu_gather *tlb;
-	struct mm_struct *mm;
-	unsigned long addr;
+	bool collapse;
+	bool migration;
+	bool locked;
 	bool deferred;
 };
 
@@ -58,7 +62,8 @@ static struct scope *scope_now(void)
 {
 	struct scope *scope, *found = NULL;
 
-	if (!atomic_read(&nr_scopes))
+	/* RCU frees page tables in a softirq, on whatever task it interrupts. */
+	if (!in_task() || !atomic_read(&nr_scopes))
 		return NULL;
 	raw_spin_lock(&scope_lock);
 	hash_for_each_possible(scopes, scope, node, (unsigned long)current) {
@@ -133,25 +138,47 @@ static void wrap_free_pages(void *pages, int nr)
 	mlocked_leave();
 }
 
-/* A swap entry goes: what of it is in the swap cache? */
+/*
+ * free_swap_and_cache, of several entries from Linux 6.9 on: what of them is in
+ * the swap cache waits until it has left it, and what was read ahead in the
+ * meantime too. The page table lock is held, so swapoff does not get to its end.
+ */
 
-static bool look_at_swap(struct pt_regs *regs)
+typedef int free_swap_fn(swp_entry_t entry, int nr);
+DEFINE_STATIC_CALL_NULL(orig_free_swap, free_swap_fn);
+
+static struct page *cached_page(swp_entry_t entry)
+{
+	struct address_space *space = mlocked_swap_spaces[swp_type(entry)];
+
+	return space ? linux_swap_cache_page(space, entry) : NULL;
+}
+
+static bool wants_free_swap(struct pt_regs *regs)
 {
 	struct scope *scope = scope_now();
-	swp_entry_t entry = { .val = regs->di };
 
-	if (!scope || !scope->tlb)
-		return false;
-	for (int nr = linux_nr_swap_entries(regs); nr > 0; nr--, entry.val++) {
-		struct address_space *space = mlocked_swap_spaces[swp_type(entry)];
-		struct page *page = linux_swap_cache_page(space, entry);
+	return scope && scope->tlb;
+}
 
+static int wrap_free_swap(swp_entry_t entry, int nr)
+{
+	struct scope *scope = scope_now();
+	int result = 0;
+
+	for (nr = linux_nr_swap_entries(nr); nr > 0; nr--, entry.val++) {
+		struct page *page = cached_page(entry);
+
+		result = static_call(orig_free_swap)(entry, 1);
+		if (!page)
+			page = cached_page(entry);
 		if (page) {
 			mlocked_defer_page(page);
 			scope->deferred = true;
 		}
 	}
-	return false;
+	mlocked_leave();
+	return result;
 }
 
 /* fork: the copies are not locked, but hold the same secrets. */
@@ -242,6 +269,9 @@ static struct page *copied_page(struct vm_fault *vmf)
 	if (!pte_present(vmf->orig_pte) || pte_special(vmf->orig_pte) ||
 	    is_zero_pfn(pfn) || !pfn_valid(pfn))
 		return NULL;
+	/* Waits for user space; the fault comes again. */
+	if (userfaultfd_pte_wp(vmf->vma, vmf->orig_pte))
+		return NULL;
 	page = pfn_to_page(pfn);
 	folio = page_folio(page);
 	if (!mlocked_is_anon(folio) || PageAnonExclusive(page) ||
@@ -262,10 +292,13 @@ static vm_fault_t wrap_wp_page(struct vm_fault *vmf)
 	struct page *page = copied_page(vmf);
 	vm_fault_t fault;
 
-	get_page(page);
+	if (page) /* its other user may have gone since */
+		get_page(page);
 	fault = static_call(orig_wp_page)(vmf);
-	mlocked_wipe_page(page, 1);
-	put_page(page);
+	if (page) {
+		mlocked_wipe_page(page, 1);
+		put_page(page);
+	}
 	mlocked_leave();
 	return fault;
 }
@@ -290,7 +323,7 @@ static int wrap_collapse(struct mm_struct *mm, unsigned long addr,
 			 int referenced, int unmapped,
 			 struct collapse_control *cc)
 {
-	struct scope scope = { .mm = mm, .addr = addr };
+	struct scope scope = { .collapse = true };
 	int result;
 
 	scope_enter(&scope);
@@ -300,6 +333,16 @@ static int wrap_collapse(struct mm_struct *mm, unsigned long addr,
 	return result;
 }
 
+/* From here on the mmap_lock is held for writing, and nothing is allocated. */
+static bool look_at_collapse(struct pt_regs *regs)
+{
+	struct scope *scope = scope_now();
+
+	if (scope && scope->collapse)
+		scope->locked = is_locked((void *)regs->di);
+	return false;
+}
+
 typedef void free_page_fn(struct page *page);
 DEFINE_STATIC_CALL_NULL(orig_free_page, free_page_fn);
 
@@ -307,17 +350,12 @@ static bool wants_free_page(struct pt_regs *regs)
 {
 	struct scope *scope = scope_now();
 
-	return scope && scope->mm;
+	return scope && scope->collapse && scope->locked;
 }
 
-/* The mmap_lock of the scope's mm is held for writing. */
 static void wrap_free_page(struct page *page)
 {
-	struct scope *scope = scope_now();
-	struct vm_area_struct *vma = find_vma(scope->mm, scope->addr);
-
-	if (vma && is_locked(vma))
-		mlocked_wipe_page(page, 1);
+	mlocked_wipe_page(page, 1);
 	static_call(orig_free_page)(page);
 	mlocked_leave();
 }
@@ -345,15 +383,51 @@ static int wrap_merge(struct vm_area_struct *vma, struct page *page,
 	return error;
 }
 
-/* Migration has moved a page of this VMA: the old one is about to be freed. */
-static bool look_at_migration(struct pt_regs *regs)
+/*
+ * rmap_walk, when it maps what has migrated to @folio, or was to. Its migration
+ * entries may have been released meanwhile, in which nobody sees a page: what is
+ * not mapped by now, and was, has been. When a locked VMA maps it by now, what
+ * is left in the old folio goes too. Both are locked.
+ */
+
+typedef void walk_fn(struct folio *folio, struct rmap_walk_control *rwc);
+DEFINE_STATIC_CALL_NULL(orig_walk, walk_fn);
+
+static bool wants_walk(struct pt_regs *regs)
 {
 	struct folio *folio = (void *)regs->di;
-	struct folio *source = linux_migration_source((void *)regs->cx);
+	struct rmap_walk_control *rwc = (void *)regs->si;
 
-	if (mlocked_is_on() && is_locked((void *)regs->si) && source != folio &&
-	    mlocked_is_anon(source))
-		mlocked_defer_folio(source);
+	return mlocked_is_on() && rwc->rmap_one == mlocked_migrated_one &&
+	       mlocked_is_anon(folio) && !folio_test_hugetlb(folio);
+}
+
+static void wrap_walk(struct folio *folio, struct rmap_walk_control *rwc)
+{
+	struct folio *source = linux_migration_source(rwc->arg);
+	struct scope scope = { .migration = true };
+
+	scope_enter(&scope);
+	static_call(orig_walk)(folio, rwc);
+	scope_leave(&scope);
+	for (long i = 0; i < folio_nr_pages(folio); i++) {
+		struct page *page = folio_page(folio, i);
+		bool gone = !mlocked_page_mapped(folio, page);
+
+		if (gone)
+			mlocked_wipe_page(page, 1);
+		if (source != folio && (gone || scope.locked))
+			mlocked_wipe_page(folio_page(source, i), 1);
+	}
+	mlocked_leave();
+}
+
+static bool look_at_migration(struct pt_regs *regs)
+{
+	struct scope *scope = scope_now();
+
+	if (scope && scope->migration && is_locked((void *)regs->si))
+		scope->locked = true;
 	return false;
 }
 
@@ -373,8 +447,21 @@ struct mlocked_hook mlocked_hooks[] = {
 		.key = &STATIC_CALL_KEY(orig_free_page),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_free_page),
 	},
-	{ .wants = look_at_swap },
+	{
+		.wants = wants_free_swap,
+		.wrapper = wrap_free_swap,
+		.key = &STATIC_CALL_KEY(orig_free_swap),
+		.tramp = STATIC_CALL_TRAMP_ADDR(orig_free_swap),
+	},
+	{
+		.name = "rmap_walk",
+		.wants = wants_walk,
+		.wrapper = wrap_walk,
+		.key = &STATIC_CALL_KEY(orig_walk),
+		.tramp = STATIC_CALL_TRAMP_ADDR(orig_walk),
+	},
 	{ .name = "remove_migration_pte", .wants = look_at_migration },
+	{ .name = "pmdp_collapse_flush", .wants = look_at_collapse },
 	{
 		.name = "apply_vma_lock_flags",
 		.wants = wants_munlock,

@@ -18,7 +18,7 @@
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
+#include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -29,14 +29,26 @@ atomic_long_t mlocked_counters[NR_MLOCKED_COUNTERS];
 static void zero_pages(struct page *page, unsigned int nr)
 {
 	mlocked_count(MLOCKED_WIPED, nr);
-	for (; nr; nr--)
-		clear_highpage(page++);
+	for (; nr; nr--, page++)
+		if (!PageHWPoison(page))
+			clear_highpage(page);
+}
+
+bool mlocked_page_mapped(struct folio *folio, struct page *page)
+{
+	if (folio_test_large(folio) && folio_entire_mapcount(folio))
+		return true;
+	smp_rmb(); /* a split of the PMD raises _mapcount first */
+	return atomic_read(&page->_mapcount) >= 0;
 }
 
 /* With the folio locked: it keeps migration, swap-in and split away. */
 static bool page_in_use(struct folio *folio, struct page *page)
 {
-	if (linux_page_mapped(folio, page))
+	/* It was KSM's or shmem's that had the swap entry. */
+	if (folio->mapping && !mlocked_is_anon(folio))
+		return true;
+	if (mlocked_page_mapped(folio, page))
 		return true;
 	return folio_test_swapcache(folio) &&
 	       static_call(mlocked_swap_count)(linux_swap_entry(page));
@@ -44,7 +56,9 @@ static bool page_in_use(struct folio *folio, struct page *page)
 
 /*
  * Are @refs of ours all the references to @folio but those of its mappings and
- * of the swap cache? The folio is locked.
+ * of the swap cache? The folio is locked. It is asked again after a page was
+ * found unused: that page is not mapped again, and whoever has used it and still
+ * refers to it did so before it was unmapped.
  *
  * For a folio that is mapped elsewhere the two counts can't be read at once. A
  * reference is taken before the mapcount is raised and dropped after it was
@@ -61,7 +75,7 @@ static bool only_refs(struct folio *folio, int refs)
 			return false;
 		refs += folio_nr_pages(folio);
 	}
-	smp_rmb(); /* the references after the mappings ... */
+	smp_rmb(); /* the references after the mappings of all and of one ... */
 	if (folio_ref_count(folio) != refs + mapcount)
 		return false;
 	smp_rmb(); /* ... and the mappings again: none has gone in between */
@@ -71,25 +85,52 @@ static bool only_refs(struct folio *folio, int refs)
 /*
  * The pages that wait for references of others to go: indexed by pfn, each
  * entry holds a reference to its folio, and one to this module if its value
- * says so, so that it can't be unloaded before they are wiped.
+ * says so, so that it can't be unloaded before they are wiped. Who is asked to
+ * wipe a page that waits already, and is being looked at, has it looked at once
+ * more.
  */
+#define WAITS_COUNTED	BIT(0)
+#define WAITS_JUDGED	BIT(1)
+
 static DEFINE_XARRAY(deferred_pages);
-static DEFINE_MUTEX(retry_mutex); /* whoever takes entries away */
 static unsigned long retry_delay = 1; /* jiffies */
+static int drain_wanted;
+
+/* Rounds of the worker, and who waits for one */
+static unsigned int rounds_begun, rounds_done;
+static DECLARE_WAIT_QUEUE_HEAD(round_done);
+static bool worker_stuck;
 
 static void retry_deferred(struct work_struct *work);
 static DECLARE_DELAYED_WORK(retry_work, retry_deferred);
 
+/* Have a page that waits looked at once more. Returns whether it waits. */
+static bool ask_again(unsigned long pfn)
+{
+	void *entry = xa_load(&deferred_pages, pfn);
+	unsigned long value;
+
+	if (!entry)
+		return false;
+	value = xa_to_value(entry);
+	return !(value & WAITS_JUDGED) ||
+	       xa_cmpxchg(&deferred_pages, pfn, entry,
+			  xa_mk_value(value & ~WAITS_JUDGED), 0) == entry;
+}
+
 /* Consumes a reference to the folio of @page. May not sleep. */
 void mlocked_defer_page(struct page *page)
 {
-	bool counted = try_module_get(THIS_MODULE);
+	unsigned long counted = try_module_get(THIS_MODULE) ? WAITS_COUNTED : 0;
+	unsigned long pfn = page_to_pfn(page);
 	int err;
 
-	err = xa_insert(&deferred_pages, page_to_pfn(page),
-			xa_mk_value(counted), GFP_ATOMIC | __GFP_NOWARN);
+	do {
+		err = xa_insert(&deferred_pages, pfn, xa_mk_value(counted),
+				GFP_ATOMIC | __GFP_NOWARN);
+		/* It waits already, for another process, if it still does. */
+	} while (err == -EBUSY && !ask_again(pfn));
 	if (err) {
-		/* -EBUSY: it waits already, for another process */
 		if (err != -EBUSY)
 			mlocked_count(MLOCKED_FAILED, 1);
 		if (counted)
@@ -98,21 +139,11 @@ void mlocked_defer_page(struct page *page)
 		return;
 	}
 	mlocked_count(MLOCKED_DEFERRED, 1);
+	WRITE_ONCE(drain_wanted, 1);
 	if (xchg(&retry_delay, 1) == 1)
 		queue_delayed_work(system_unbound_wq, &retry_work, 1);
 	else
 		mod_delayed_work(system_unbound_wq, &retry_work, 1);
-}
-
-/* All of a folio, which somebody is about to free. May not sleep. */
-void mlocked_defer_folio(struct folio *folio)
-{
-	long nr = folio_nr_pages(folio);
-
-	for (long i = 0; i < nr; i++) {
-		folio_get(folio);
-		mlocked_defer_page(folio_page(folio, i));
-	}
 }
 
 static void retry_folio(struct folio *folio)
@@ -120,8 +151,8 @@ static void retry_folio(struct folio *folio)
 	unsigned long pfn, first = folio_pfn(folio);
 	unsigned long last = first + folio_nr_pages(folio) - 1;
 	int refs = 0, done = 0;
-	bool quiet;
 	void *entry;
+	bool quiet;
 
 	if (!folio_trylock(folio))
 		return;
@@ -133,16 +164,20 @@ static void retry_folio(struct folio *folio)
 
 	xa_for_each_range(&deferred_pages, pfn, entry, first, last) {
 		struct page *page = pfn_to_page(pfn);
+		unsigned long counted = xa_to_value(entry) & WAITS_COUNTED;
+		void *judged = xa_mk_value(counted | WAITS_JUDGED);
 
+		xa_store(&deferred_pages, pfn, judged, 0);
 		if (page_in_use(folio, page))
 			mlocked_count(MLOCKED_SHARED, 1);
-		else if (quiet)
+		else if (quiet && only_refs(folio, refs))
 			zero_pages(page, 1);
-		else
+		else if (!PageHWPoison(page)) /* is referred to for ever */
 			continue;
-		xa_erase(&deferred_pages, pfn);
+		if (xa_cmpxchg(&deferred_pages, pfn, judged, NULL, 0) != judged)
+			continue;
 		done++;
-		if (xa_to_value(entry))
+		if (counted)
 			module_put(THIS_MODULE);
 	}
 	folio_unlock(folio);
@@ -155,7 +190,6 @@ static void retry_all(void)
 	unsigned long pfn;
 	void *entry;
 
-	mutex_lock(&retry_mutex);
 	xa_for_each(&deferred_pages, pfn, entry) {
 		struct folio *folio = page_folio(pfn_to_page(pfn));
 		unsigned long last = folio_pfn(folio) + folio_nr_pages(folio) - 1;
@@ -164,31 +198,47 @@ static void retry_all(void)
 		pfn = last;
 		cond_resched();
 	}
-	mutex_unlock(&retry_mutex);
 }
 
 static void retry_deferred(struct work_struct *work)
 {
 	unsigned long delay = READ_ONCE(retry_delay);
 
-	/* Most of these references are of other CPUs' LRU batches. */
-	if (delay == 1)
-		static_call(mlocked_lru_add_drain_all)();
+	WRITE_ONCE(rounds_begun, rounds_begun + 1);
+	smp_mb(); /* with mlocked_flush_deferred() */
 	WRITE_ONCE(retry_delay, min_t(unsigned long, 2 * delay, HZ));
 
 	retry_all();
+	/* Most of what is left is referred to by other CPUs' LRU batches. */
+	if (!xa_empty(&deferred_pages) && xchg(&drain_wanted, 0)) {
+		static_call(mlocked_lru_add_drain_all)();
+		retry_all();
+	}
+	WRITE_ONCE(rounds_done, rounds_begun);
+	WRITE_ONCE(worker_stuck, false);
+	wake_up_all(&round_done);
 	if (!xa_empty(&deferred_pages))
 		queue_delayed_work(system_unbound_wq, &retry_work, delay);
 }
 
 /*
  * At the end of an address space that had to defer pages: whoever waits for the
- * process finds wiped what only the LRU batches of other CPUs referred to.
+ * process finds wiped what only the LRU batches of other CPUs referred to. A
+ * CPU that a task of a real-time policy keeps for itself drains nothing; one
+ * exit finds that out, the others do not wait.
  */
 void mlocked_flush_deferred(void)
 {
-	static_call(mlocked_lru_add_drain_all)();
-	retry_all();
+	unsigned int next;
+
+	smp_mb(); /* what was deferred before, and what a round begins with */
+	next = READ_ONCE(rounds_begun) + 1;
+	mod_delayed_work(system_unbound_wq, &retry_work, 0);
+	if (!READ_ONCE(worker_stuck) &&
+	    !wait_event_timeout(round_done,
+				(int)(READ_ONCE(rounds_done) - next) >= 0,
+				HZ / 4))
+		WRITE_ONCE(worker_stuck, true);
 }
 
 /*
@@ -232,7 +282,7 @@ static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 		return false;
 	}
 
-	if (!folio_test_large(folio) && linux_page_mapped(folio, page)) {
+	if (!folio_test_large(folio) && folio_mapped(folio)) {
 		mlocked_count(MLOCKED_SHARED, 1);
 		return false;
 	}
@@ -245,7 +295,7 @@ static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 		if (locked && page_in_use(folio, page)) {
 			if (!i || !maybe)
 				mlocked_count(MLOCKED_SHARED, 1);
-		} else if (quiet) {
+		} else if (quiet && only_refs(folio, refs)) {
 			zero_pages(page, 1);
 		} else {
 			folio_get(folio);

@@ -62,7 +62,7 @@ static inline void mlocked_count(enum mlocked_counter counter, long nr)
 void mlocked_wipe_page(struct page *page, int refs);
 bool mlocked_wipe_gather(struct mmu_gather *tlb);
 void mlocked_defer_page(struct page *page);
-void mlocked_defer_folio(struct folio *folio);
+bool mlocked_page_mapped(struct folio *folio, struct page *page);
 void mlocked_flush_deferred(void);
 void mlocked_stop(void);
 
@@ -72,7 +72,8 @@ void mlocked_stop(void);
  */
 static inline bool mlocked_is_anon(struct folio *folio)
 {
-	return folio_test_anon(folio) && !folio_test_ksm(folio);
+	return folio_test_anon(folio) && !folio_test_ksm(folio) &&
+	       !folio_is_device_private(folio);
 }
 
 /* release.c */
@@ -93,6 +94,7 @@ extern const int nr_mlocked_hooks;
 
 extern bool mlocked_inherit;
 extern struct address_space **mlocked_swap_spaces; /* swapper_spaces */
+extern void *mlocked_migrated_one; /* remove_migration_pte */
 
 bool mlocked_is_on(void);
 void mlocked_leave(void); /* what every wrapper ends with */
@@ -117,7 +119,6 @@ bool linux_gather_next(struct gather_iter *iter, struct page **page,
 		       unsigned int *nr);
 
 int linux_folio_mapcount(struct folio *folio);
-bool linux_page_mapped(struct folio *folio, struct page *page);
 swp_entry_t linux_swap_entry(struct page *page);
 struct page *linux_swap_cache_page(struct address_space *space,
 				   swp_entry_t entry);
@@ -130,6 +131,6 @@ int linux_split_vma(struct vm_area_struct *vma, unsigned long addr,
 struct pt_regs *linux_ftrace_regs(struct ftrace_regs *fregs);
 struct folio *linux_migration_source(void *arg);
 const char *linux_free_swap(void);
-int linux_nr_swap_entries(struct pt_regs *regs);
+int linux_nr_swap_entries(int nr);
 
 #endif

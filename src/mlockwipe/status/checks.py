@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from mlockwipe.errors import Refused
 from mlockwipe.status.machine import Limit, Machine, Swap, parse_bool, parse_release
 
 State = Literal["good", "warn", "bad", "info", "unknown"]
@@ -195,8 +196,7 @@ def _init_mlocked_on_free(machine: Machine) -> Finding:
                 "Nothing to do: locked memory is zeroed when it is released, in all processes.",
             )
         case False if is_module:
-            turn_on = f"Turn it on: echo Y > /{_MODULE}/parameters/enabled (as root)."
-            return "bad", "loaded, but off", turn_on
+            return "bad", "loaded, but off", "Turn it on: mlockwipe kernel module enable (as root)."
         case False:
             return "bad", "in this kernel, but off", "Boot with init_mlocked_on_free=1."
     if is_module:
@@ -214,7 +214,20 @@ def _init_mlocked_on_free(machine: Machine) -> Finding:
             "on the boot line, but not in this kernel",
             "This kernel doesn't know the option: boot one that was built with it, or use 'mlockwipe run'.",
         )
-    return "info", "not in this kernel", "Nothing to do: 'mlockwipe run' needs no special kernel."
+    advice = "Nothing to do: 'mlockwipe run' needs no special kernel."
+    if _has_module(machine.release):
+        advice += " For all programs, without it: mlockwipe kernel module install, then enable (as root)."
+    return "info", "not in this kernel", advice
+
+
+def _has_module(release: str) -> bool:
+    from mlockwipe.kernel.module import series_of  # it takes a while to import
+
+    try:
+        series_of(release)
+    except Refused:
+        return False
+    return "deb" in release or "-amd64" in release
 
 
 def _memfd_secret(machine: Machine) -> Finding:
