@@ -495,3 +495,12 @@ def test_release(release: str, version: tuple[int, int] | None) -> None:
 def test_config_tells_not_set_from_not_known() -> None:
     config = parse_config('CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C="lzo"\n# a comment\n')
     assert config == {"A": "y", "B": "n", "C": "lzo"}
+
+
+@pytest.mark.parametrize(
+    ("release", "told"), [("6.12.3-amd64", True), ("6.12.3-arch1", False), ("6.13.0-amd64", False)]
+)
+def test_the_module_is_advised_where_there_is_one(tree: Tree, release: str, told: bool) -> None:
+    changes = {OPTION: None, "proc/sys/kernel/osrelease": f"{release}\n", f"boot/config-{release}": SOUND[CONFIG]}
+    advice = look(tree.machine(changes), "init_mlocked_on_free").advice
+    assert ("mlockwipe kernel module install" in advice) is told

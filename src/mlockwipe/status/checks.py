@@ -227,7 +227,7 @@ def _has_module(release: str) -> bool:
         series_of(release)
     except Refused:
         return False
-    return "deb" in release or "-amd64" in release
+    return release.endswith("-amd64")  # Debian's
 
 
 def _memfd_secret(machine: Machine) -> Finding:
