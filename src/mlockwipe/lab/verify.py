@@ -11,7 +11,7 @@ from typing import Any
 from mlockwipe.contract import BARE, Case, Result, all_cases
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.pattern import FIRST
-from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
+from mlockwipe.contract.result import DAMAGED, LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
@@ -21,7 +21,7 @@ from mlockwipe.lab.side_by_side import side_by_side
 PENDING = 6  # cases at a time that are not judged yet
 SILENCE = 240.0  # seconds without a word of the guest: it hangs
 
-TRIES = 3  # more, for a control that found nothing
+TRIES = 3  # more, for what others have used before it could be searched
 
 _IN_USE = "nothing wiped its pages, but others used them before they could be searched"
 _NO_CONTROL = "nothing was found without a carrier either"
@@ -48,6 +48,11 @@ class Verdict:
     alive: Look
     gone: Look
     seconds: float
+
+    @property
+    def found(self) -> bool:
+        """Whether anything of what the case has painted was found in free memory."""
+        return bool(self.alive.pages or self.gone.pages)
 
 
 @dataclass
@@ -131,7 +136,9 @@ def verify_one(
     cases: Sequence[Case],
     on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
-    """Boot once and judge every case; with no carrier again those whose pages were in use before they were seen."""
+    """Boot once and judge every case; again those whose pages others may have used before they were seen: with no
+    carrier those that left nothing, and those that have lost a part of what must stay.
+    """
     run = Run(kernel, carrier)
     began = time.monotonic()
     try:
@@ -141,13 +148,15 @@ def verify_one(
                 load_module(machine, kernel, carrier.module)
             found: dict[str, Verdict] = {}
             wanted = list(cases)
-            for last in (*((False,) * TRIES if carrier.name == BARE else ()), True):
+            for last in (*(False,) * TRIES, True):
                 missed = []
                 for verdict in _judged(machine, carrier, wanted):
                     result = verdict.result
                     if carrier.name == BARE and result.verdict == WIPED:
                         missed.append(result.case)
                         verdict = replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_IN_USE))
+                    elif result.verdict == DAMAGED and verdict.found:
+                        missed.append(result.case)
                     found[result.case] = verdict
                     if last or result.case not in missed:
                         on_verdict(verdict)

@@ -218,24 +218,24 @@ def shared_both_killed(program: Program) -> None:
 
     from mlockwipe.contract.program import sleep_for_ever
 
-    ready, born = Signal(), Signal()
+    ready = Signal()
 
     def child() -> None:
-        ready.give()
+        ready.give(os.getpid())
         sleep_for_ever()
 
     def parent() -> None:
         os.setpgid(0, 0)
         program.secret()
-        born.give(program.fork(child))
+        program.fork(child)
         sleep_for_ever()
 
     become_subreaper()
     pid = program.fork(parent)
-    ready.wait()
+    grandchild = ready.wait()
     os.killpg(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-    os.waitpid(born.wait(), 0)
+    os.waitpid(grandchild, 0)
 
 
 @case(
