@@ -74,8 +74,8 @@ lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes lo
 	@$(BIN)/mlockwipe lab keys --kernel debian-6.1 --kernel debian-6.12 --json keys.json
 
 .PHONY: lab-bench
-lab-bench: $(VENV)/.lab ## count the instructions that the boot option costs (builds four kernels at first)
-	@$(BIN)/mlockwipe lab bench --series 6.1 --series 6.12 --json costs.json
+lab-bench: $(VENV)/.lab ## count the instructions that the boot option and the module cost (builds four kernels at first)
+	@$(BIN)/mlockwipe lab bench --carrier boot-option --carrier module --series 6.1 --series 6.12 --json costs.json
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made

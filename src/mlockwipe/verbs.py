@@ -322,6 +322,12 @@ def _lab_keys(arguments: argparse.Namespace) -> int:
 
 def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--carrier",
+        action="append",
+        choices=["boot-option", "module"],
+        help="measure this carrier; may be given again (default: boot-option)",
+    )
+    parser.add_argument(
         "--series",
         action="append",
         choices=["6.1", "6.12"],
@@ -337,7 +343,11 @@ def _lab_bench(arguments: argparse.Namespace) -> int:
         raise _without(error) from error
 
     with _Stdout():
-        return lab_bench(list(dict.fromkeys(arguments.series or ["6.12"])), json_file=arguments.json)
+        return lab_bench(
+            list(dict.fromkeys(arguments.carrier or ["boot-option"])),
+            list(dict.fromkeys(arguments.series or ["6.12"])),
+            json_file=arguments.json,
+        )
 
 
 def _lab_error(name: str, sentence: str) -> NoReturn:
@@ -555,12 +565,13 @@ LAB: dict[str, _Verb] = {
         call=_lab_keys,
     ),
     "bench": _Verb(
-        summary="count the instructions that the boot option costs",
+        summary="count the instructions that the boot option or the module costs",
         description="Boot the kernel with the boot option init_mlocked_on_free off and on, the same kernel without "
-        "the patches, and both with init_on_free, and count the instructions that munmap, exit, fork and exec take "
-        "there. They are counted by QEMU, so it does not matter what else this machine does. Kernels that are not in "
-        "the cache are built first. The exit status is 0 when all was counted, else 1.",
-        example="  mlockwipe lab bench --series 6.12 --json costs.json",
+        "the patches, and both with init_on_free; or Debian's kernel without the module, with it off and on, and "
+        "with init_on_free. Count the instructions that munmap, exit, fork and exec take there. They are counted by "
+        "QEMU, so it does not matter what else this machine does. What is not in the cache is built first. The exit "
+        "status is 0 when all was counted, else 1.",
+        example="  mlockwipe lab bench --carrier module --series 6.12 --json costs.json",
         arguments=_lab_bench_arguments,
         call=_lab_bench,
     ),

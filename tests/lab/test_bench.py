@@ -16,12 +16,17 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.bench import guest
 from mlockwipe.lab.bench.guest import compile_init, measure, parse
 from mlockwipe.lab.bench.table import Run, as_document, print_costs
-from mlockwipe.lab.bench.work import CONFIGURATIONS, LOOP, WORKS, Configuration, Sample, mistake
+from mlockwipe.lab.bench.work import CARRIERS, LOOP, WORKS, Configuration, Sample, mistake
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import GuestFailed
 from tests.running import MLOCKWIPE
 
-UNPATCHED, OFF, ON, INIT_ON_FREE, _ = CONFIGURATIONS
+_, OFF, ON = CARRIERS["boot-option"].configurations[:3]
+CONFIGURATIONS = [
+    pytest.param(configuration, id=f"{carrier.name}: {configuration.name}")
+    for carrier in CARRIERS.values()
+    for configuration in carrier.configurations
+]
 KERNEL = Kernel("patched-6.12", "6.12.1", Path("bzImage"), None)
 CONSOLE = "mem auto-init: stack:all(zero), heap alloc:off, heap free:{}\n"
 
@@ -102,7 +107,7 @@ def test_a_page_more_or_less_that_was_zeroed_is_a_mistake(configuration: Configu
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_counts_of_another_configuration_are_a_mistake(configuration: Configuration) -> None:
-    for other in CONFIGURATIONS:
+    for other in CARRIERS["boot-option"].configurations:
         same = (other.option, other.init_on_free) == (configuration.option, configuration.init_on_free)
         assert (mistake(samples(other), configuration, console(other)) is None) == same
 
@@ -139,8 +144,9 @@ def test_what_overlaps_in_its_middle_half_does_not_differ(
     assert a.differs(b) is b.differs(a) is differs
 
 
-def runs(**costs: int) -> list[Run]:
-    return [Run("6.12", one, KERNEL, samples(one, costs.get(one.name, 1000))) for one in CONFIGURATIONS]
+def runs(carrier: str = "boot-option", **costs: int) -> list[Run]:
+    made = CARRIERS[carrier]
+    return [Run(made, "6.12", one, KERNEL, samples(one, costs.get(one.name, 1000))) for one in made.configurations]
 
 
 def printed(made: Sequence[Run]) -> str:
@@ -164,6 +170,15 @@ def test_the_table_has_what_a_page_costs_more() -> None:
     assert row(text, "100 times fork, exec and exit")[7:] == ["", ""]
 
 
+@pytest.mark.parametrize(("carrier", "without"), [("boot-option", "unpatched"), ("module", "stock")])
+def test_the_table_says_what_is_compared(carrier: str, without: str) -> None:
+    text = printed(runs(carrier))
+    assert f"What init_mlocked_on_free as a {carrier.replace('-', ' ')} costs on Linux 6.12.1, in instr" in text
+    names = [cell.strip() for cell in text.splitlines()[3].strip("┃").split("┃")]
+    assert names[:5] == ["what", without, "off", "on", "init_on_free"]
+    assert names[5:] == [without, "off", "init_on_free", "on", "init_on_free"]
+
+
 def test_what_can_not_be_distinguished_is_not_given_a_ratio() -> None:
     text = printed(runs(off=1010))
     assert row(text, "munmap of 64 MiB, never locked")[4] == "+1.00 %"
@@ -179,9 +194,11 @@ def test_the_table_says_what_instructions_do_not_show() -> None:
 def test_the_document_has_every_count() -> None:
     document = json.loads(json.dumps(as_document(runs(), {"qemu": "QEMU 7"})))
     assert (document["schema"], document["machine"]) == (1, {"qemu": "QEMU 7"})
-    assert [run["configuration"] for run in document["runs"]] == [one.name for one in CONFIGURATIONS]
+    assert [run["configuration"] for run in document["runs"]] == [
+        *("unpatched", "off", "on", "init_on_free", "off, init_on_free")
+    ]
     on = document["runs"][2]
-    assert (on["series"], on["kernel"], on["patched"]) == ("6.12", "6.12.1", True)
+    assert (on["carrier"], on["series"], on["kernel"], on["patched"]) == ("boot-option", "6.12", "6.12.1", True)
     assert on["append"] == ["init_on_alloc=0", "init_on_free=0", "init_mlocked_on_free=1"]
     work = {work["name"]: work for work in on["work"]}
     assert work["unmap-page"] == {
@@ -191,6 +208,16 @@ def test_the_document_has_every_count() -> None:
         "instructions": [128000, 128001, 128002],
         "wiped": [64, 64, 64],
     }
+
+
+def test_the_document_says_what_the_module_was_loaded_with() -> None:
+    document = json.loads(json.dumps(as_document(runs("module"), {})))
+    stock, off, on, init_on_free = document["runs"]
+    assert {(run["carrier"], run["patched"]) for run in (stock, off, on, init_on_free)} == {("module", False)}
+    assert stock["append"] == ["init_on_alloc=0", "init_on_free=0"]
+    assert off["append"] == [*stock["append"], "--", "enabled=0"]
+    assert on["append"] == [*stock["append"], "--", "enabled=1"]
+    assert init_on_free["append"] == ["init_on_alloc=0", "init_on_free=1"]
 
 
 # What is refused, and machines that fail
@@ -230,10 +257,11 @@ def test_a_file_that_can_not_be_written_is_refused_before_anything_is_built(tmp_
     assert done.stderr.count("\n") == 1
 
 
-def test_a_series_that_is_not_there_is_a_mistake_of_usage(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--series", "5.4")
+@pytest.mark.parametrize(("option", "value"), [("--series", "5.4"), ("--carrier", "supervisor")])
+def test_what_is_not_there_is_a_mistake_of_usage(option: str, value: str, tmp_path: Path) -> None:
+    done = bench(tmp_path, option, value)
     assert done.returncode == 2
-    assert "invalid choice: '5.4'" in done.stderr
+    assert f"invalid choice: '{value}'" in done.stderr
 
 
 def script(path: Path, text: str) -> None:
@@ -283,17 +311,36 @@ def test_a_machine_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
         os.kill(pid, 0)
 
 
+# On a real machine, each thing once: seconds
+
+
+needs_headers = [
+    pytest.mark.needs_program("gcc-12", "gcc-12"),
+    pytest.mark.needs_program("make", "make"),
+    pytest.mark.needs_program("depmod", "kmod"),
+    pytest.mark.timeout(900),
+]
+
+
+@pytest.mark.parametrize("carrier", ["boot-option", pytest.param("module", marks=needs_headers)])
 @pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86")
 @pytest.mark.needs_program("gcc", "gcc")
-def test_a_real_machine_counts_and_zeroes_what_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each thing once, on a kernel that was built before: seconds."""
+def test_a_real_machine_counts_and_zeroes_what_it_must(
+    carrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest, "_FLAGS", (*guest._FLAGS, "-DTIMES=1"))
+    _, off, on = CARRIERS[carrier].configurations[:3]
+    counted = measure(built() if carrier == "boot-option" else kernel("debian-6.12"), compile_init(tmp_path), on)
+    more = counted["unmap-locked"].median - counted["unmap-unlocked"].median
+    assert more > 16384 * 512  # the clearing itself
+    assert mistake(counted, off, console(off)) == (
+        "munmap of 64 MiB, locked: the kernel has zeroed [16384] pages, not 0"
+    )
+
+
+def built() -> Kernel:
+    """One with the boot option, if it was built before: that takes long."""
     image = cache() / "build-6.12-lab" / "arch" / "x86" / "boot" / "bzImage"
     if not image.exists():
         pytest.skip("no kernel is built: mlockwipe kernel build --series 6.12")
-    monkeypatch.setattr(guest, "_FLAGS", (*guest._FLAGS, "-DTIMES=1"))
-    counted = measure(kernel(str(image)), compile_init(tmp_path), ON)
-    more = counted["unmap-locked"].median - counted["unmap-unlocked"].median
-    assert more > 16384 * 512  # the clearing itself
-    assert mistake(counted, OFF, console(OFF)) == (
-        "munmap of 64 MiB, locked: the kernel has zeroed [16384] pages, not 0"
-    )
+    return kernel(str(image))

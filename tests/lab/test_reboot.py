@@ -110,6 +110,7 @@ def test_a_console_that_says_less_is_none_of_a_reboot(before: str, after: str, w
 
 def test_the_file_system_is_one_that_cpio_reads(tmp_path: Path) -> None:
     assert _names(initramfs(b"odd")) == ["proc", "init", "TRAILER!!!"]
+    assert _names(initramfs(b"odd", {"a": b"1", "bc": b""})) == ["proc", "init", "a", "bc", "TRAILER!!!"]
 
 
 def _names(archive: bytes) -> Sequence[str]:

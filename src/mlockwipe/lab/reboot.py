@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,9 +90,10 @@ def complaint(console: str) -> str | None:
 # The file system
 
 
-def initramfs(init: bytes) -> bytes:
-    """A file system in which there is a program /init and a place for /proc."""
-    return _entry("proc", 0o040755) + _entry("init", 0o100755, init) + _entry("TRAILER!!!", 0)
+def initramfs(init: bytes, files: Mapping[str, bytes] | None = None) -> bytes:
+    """A file system in which there is a program /init, a place for /proc, and `files` by their names."""
+    more = b"".join(_entry(name, 0o100644, content) for name, content in (files or {}).items())
+    return _entry("proc", 0o040755) + _entry("init", 0o100755, init) + more + _entry("TRAILER!!!", 0)
 
 
 def _entry(name: str, mode: int, content: bytes = b"") -> bytes:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What the boot option costs, counted in instructions of a guest: the same numbers on anyone's machine."""
+"""What the boot option and the module cost, in instructions of a guest: the same numbers on anyone's machine."""

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 from rich.console import Console
@@ -15,10 +16,10 @@ from mlockwipe.kernel.command import building
 from mlockwipe.kernel.packages import output
 from mlockwipe.lab.bench.guest import check_qemu, compile_init, measure
 from mlockwipe.lab.bench.table import Run, as_document, print_costs
-from mlockwipe.lab.bench.work import CLEARING, CONFIGURATIONS, LOOP, WORKS
+from mlockwipe.lab.bench.work import CARRIERS, CLEARING, LOOP, WORKS
 from mlockwipe.lab.command import print_failure
 from mlockwipe.lab.interruption import ends_by_signal
-from mlockwipe.lab.kernel import BUILT, kernel
+from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import GuestFailed
 from mlockwipe.verify import ReportFile, machine
 
@@ -26,7 +27,7 @@ _WIDTH = 170  # of the table, where it is not for a terminal
 
 
 @ends_by_signal()
-def lab_bench(series: Sequence[str], *, json_file: str | None) -> int:
+def lab_bench(carriers: Sequence[str], series: Sequence[str], *, json_file: str | None) -> int:
     """The exit status: 0 when everything was measured. Raises Refused."""
     qemu = check_qemu()
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
@@ -34,10 +35,12 @@ def lab_bench(series: Sequence[str], *, json_file: str | None) -> int:
     with tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as place:
         init = compile_init(Path(place))
         file = ReportFile(json_file) if json_file else None
-        for one in series:
+        for name, one in product(carriers, series):
+            carrier = CARRIERS[name]
             with building() as on_line:
-                kernels = {kind: kernel(f"{kind}-{one}", on_line) for kind in BUILT}
-            for configuration in CONFIGURATIONS:
+                kinds = dict.fromkeys(configuration.kernel for configuration in carrier.configurations)
+                kernels = {kind: kernel(f"{kind}-{one}", on_line) for kind in kinds}
+            for configuration in carrier.configurations:
                 booted = kernels[configuration.kernel]
                 try:
                     with _bar(f"{booted.name}, {configuration.name}") as advance:
@@ -45,8 +48,8 @@ def lab_bench(series: Sequence[str], *, json_file: str | None) -> int:
                 except GuestFailed as failed:
                     print_failure(console, f"{booted.name}, {configuration.name}", str(failed), failed.console)
                     return 1
-                runs.append(Run(one, configuration, booted, samples))
-            print_costs(console, runs[-len(CONFIGURATIONS) :])
+                runs.append(Run(carrier, one, configuration, booted, samples))
+            print_costs(console, runs[-len(carrier.configurations) :])
     if file is not None:
         tools = {
             name: output([path, "--version"]).partition("\n")[0] for name, path in (("qemu", qemu), ("gcc", "gcc"))

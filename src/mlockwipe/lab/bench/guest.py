@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
+from mlockwipe.kernel.module import NAME, build, fetched_headers
 from mlockwipe.lab.bench.work import Configuration, Sample, mistake
 from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
@@ -78,9 +79,10 @@ def measure(
 
     Raises Refused and GuestFailed.
     """
+    files = _files(kernel, configuration)
     with held(), tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as directory:
         place = Path(directory)
-        (place / "initramfs").write_bytes(initramfs(init.read_bytes()))
+        (place / "initramfs").write_bytes(initramfs(init.read_bytes(), files))
         (place / "console").touch()
         argv = [check_qemu(), *_COUNTING, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-serial", f"file:{place}/console"]
@@ -104,6 +106,13 @@ def measure(
     if (wrong := mistake(samples, configuration, console)) is not None:
         raise GuestFailed(wrong, console)
     return samples
+
+
+def _files(kernel: Kernel, configuration: Configuration) -> dict[str, bytes]:
+    """What process 1 has beside itself: the module, on the kernels that it is for, loaded or not. Raises Refused."""
+    if configuration.kernel != "debian":
+        return {}
+    return {f"{NAME}.ko": build(kernel.release, fetched_headers(kernel.release)).read_bytes()}
 
 
 def _follow(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from mlockwipe.lab.bench.work import CLEARING, CONFIGURATIONS, WORKS, Configuration, Sample, Samples
+from mlockwipe.lab.bench.work import CLEARING, WORKS, Carrier, Configuration, Sample, Samples
 from mlockwipe.lab.kernel import Kernel
 
 CAVEAT = (
@@ -19,8 +19,9 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration of one kernel. `series`: of the patches."""
+    """One configuration of one kernel. `series`: of Linux."""
 
+    carrier: Carrier
     series: str
     configuration: Configuration
     kernel: Kernel
@@ -28,22 +29,24 @@ class Run:
 
 
 def print_costs(console: Console, runs: Sequence[Run]) -> None:
-    """A table of the runs of one series."""
-    by_name = {run.configuration.name: run.samples for run in runs}
-    unpatched, off, on, init_on_free = (by_name[one.name] for one in CONFIGURATIONS[:4])
+    """A table of the runs of one carrier and one series."""
+    compared = [run.samples for run in runs[:4]]  # those that every carrier has
+    _, off, on, _ = compared
     clearing = on[CLEARING]
+    first = runs[0]
+    bare_name, how = first.configuration.name, first.carrier.name.replace("-", " ")
     table = Table(
-        title=f"What init_mlocked_on_free costs on Linux {runs[0].kernel.release}, in instructions",
+        title=f"What init_mlocked_on_free as a {how} costs on Linux {first.kernel.release}, in instructions",
         caption=CAVEAT.format(clearing=clearing.median, times=len(clearing.instructions)),
         caption_justify="left",
     )
     table.add_column("what")
     for column in (
-        "unpatched",
+        bare_name,
         "off",
         "on",
         "init_on_free",
-        "off to\nunpatched",
+        f"off to\n{bare_name}",
         "on to\noff",
         "on to\ninit_on_free",
         "more a page:\non",
@@ -53,7 +56,7 @@ def print_costs(console: Console, runs: Sequence[Run]) -> None:
     for work in WORKS:
         if work.name not in off:
             continue
-        bare, without, with_it, free = (samples[work.name] for samples in (unpatched, off, on, init_on_free))
+        bare, without, with_it, free = (samples[work.name] for samples in compared)
         table.add_row(
             work.title,
             *(f"{sample.median:,.0f}" for sample in (bare, without, with_it, free)),
@@ -84,6 +87,7 @@ def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str,
 def _run(run: Run) -> dict[str, object]:
     pages = {work.name: work.pages for work in WORKS}
     return {
+        "carrier": run.carrier.name,
         "series": run.series,
         "kernel": run.kernel.release,
         "patched": run.configuration.kernel == "patched",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Work:
     """One kind of work that workloads.c does. `pages`: how many are released each time, 0 where it is not about
-    pages. `wiped`: how many of them the option must zero."""
+    pages. `wiped`: how many of them init_mlocked_on_free must zero."""
 
     name: str
     title: str
@@ -34,10 +34,14 @@ NOT_EVERYWHERE = {"unmap-mthp"}  # Linux 6.1 has only huge pages
 LOOP, LOOP_INSTRUCTIONS = "loop", 2_000_000
 CLEARING = "rep-stosq"
 
+# What the kernel is told; what follows '--' are the parameters with which process 1 loads the module.
+_OPTION = {"patched": "init_mlocked_on_free={}", "debian": "-- enabled={}"}
+
 
 @dataclass(frozen=True)
 class Configuration:
-    """`kernel`: 'patched' or 'unpatched'. `option`: of init_mlocked_on_free, None where there is none."""
+    """`kernel`: its kind, 'patched', 'unpatched' or 'debian'. `option`: of init_mlocked_on_free, None where there is
+    none."""
 
     name: str
     kernel: str
@@ -47,23 +51,47 @@ class Configuration:
     @property
     def append(self) -> tuple[str, ...]:
         """Words for the kernel's command line."""
-        option = () if self.option is None else (f"init_mlocked_on_free={self.option}",)
-        return ("init_on_alloc=0", f"init_on_free={self.init_on_free}", *option)
+        option = "" if self.option is None else _OPTION[self.kernel].format(self.option)
+        return ("init_on_alloc=0", f"init_on_free={self.init_on_free}", *option.split())
 
 
-CONFIGURATIONS = (
-    Configuration("unpatched", "unpatched", None, 0),
-    Configuration("off", "patched", 0, 0),
-    Configuration("on", "patched", 1, 0),
-    Configuration("init_on_free", "unpatched", None, 1),
-    Configuration("off, init_on_free", "patched", 0, 1),
+@dataclass(frozen=True)
+class Carrier:
+    """A way to have init_mlocked_on_free. `configurations`: a kernel without it, with it off and with it on, and
+    init_on_free instead of it, are the first four."""
+
+    name: str
+    configurations: tuple[Configuration, ...]
+
+
+_CARRIERS = (
+    Carrier(
+        "boot-option",
+        (
+            Configuration("unpatched", "unpatched", None, 0),
+            Configuration("off", "patched", 0, 0),
+            Configuration("on", "patched", 1, 0),
+            Configuration("init_on_free", "unpatched", None, 1),
+            Configuration("off, init_on_free", "patched", 0, 1),
+        ),
+    ),
+    Carrier(
+        "module",
+        (
+            Configuration("stock", "debian", None, 0),
+            Configuration("off", "debian", 0, 0),
+            Configuration("on", "debian", 1, 0),
+            Configuration("init_on_free", "debian", None, 1),
+        ),
+    ),
 )
+CARRIERS = {carrier.name: carrier for carrier in _CARRIERS}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one kind of work took, each time that it was done. `wiped`: the pages that the option zeroed, by the
-    kernel's own count, -1 where it does not count."""
+    """What one kind of work took, each time that it was done. `wiped`: the pages that init_mlocked_on_free
+    zeroed, by its own count, -1 where there is none."""
 
     instructions: Sequence[int]
     wiped: Sequence[int]
