@@ -17,6 +17,7 @@ from rich.console import Console
 
 from mlockwipe import cli
 from mlockwipe.contract import all_cases
+from mlockwipe.errors import Refused
 from mlockwipe.lab import command, machine
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
@@ -198,12 +199,13 @@ def test_a_file_that_is_no_kernel_is_said(capsys: pytest.CaptureFixture[str]) ->
 
 @in_guests
 def test_without_room_for_the_memory_it_says_where_to_make_some(
-    debian: Kernel, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    debian: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machine, "_found", {"": "tcg"})
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    assert "the lab needs 1152 MiB in /dev/shm or " in refusal(capsys, "--kernel", str(debian.image))
+    with pytest.raises(Refused, match="the lab needs 1152 MiB in /dev/shm or "):
+        verify_one(debian, lab_carrier("none"), all_cases()[:1])
 
 
 @in_guests
