@@ -102,8 +102,8 @@ def configure(series: str, tree: Path, place: Path, options: dict[str, str], arc
     return said + [f"{line} is not taken" for line in asked if line.endswith("=y") and line not in made]
 
 
-def judged(series: str) -> Iterator[tuple[str, list[str]]]:
-    """Each question with what speaks against the series."""
+def judged(series: str, *, quick: bool = False) -> Iterator[tuple[str, list[str]]]:
+    """Each question with what speaks against the series. `quick`: no vmlinux is built, after none of the patches."""
     tree, place = original(series), cache() / f"quality-{series}"
     shutil.rmtree(place, ignore_errors=True)
     (place / "am").mkdir(parents=True)
@@ -126,10 +126,10 @@ def judged(series: str) -> Iterator[tuple[str, list[str]]]:
             (tree / file).unlink(missing_ok=True)  # not written into: it is the other tree's file too
             shutil.copy(place / "am" / file, tree / file)
         said = configure(series, tree, build, {"INIT_MLOCKED_ON_FREE": "y"}) if number == 1 else []
-        if number:
+        if number and not quick:
             yield f"builds with {number}: {subject}", said + make(tree, build, "vmlinux")
 
-    (build / NEW).unlink()
+    (build / NEW).unlink(missing_ok=True)
     yield "W=1 and sparse", make(tree, build, "W=1", "C=1", "CHECK=sparse", NEW)
     several = {**CONFIGURATIONS, **({"real time": REAL_TIME} if series == "6.12" else {})}
     for name, (options, arch) in several.items():
@@ -145,13 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m tests.kernel.quality", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--series", choices=SERIES, default="6.12", help="(default: 6.12)")
+    parser.add_argument("--quick", action="store_true", help="without a vmlinux after each patch")
     options = parser.parse_args(arguments)
     check_tools()
     if missing := [tool for tool in ("git", "perl", "sparse") if shutil.which(tool) is None]:
         print(f"it needs {', '.join(missing)}: apt-get install {' '.join(missing)}", file=sys.stderr)
         return 125
     good = True
-    for question, against in judged(options.series):
+    for question, against in judged(options.series, quick=options.quick):
         good = good and not against
         print(f"{question}: {'good' if not against else 'NOT GOOD'}", *against, sep="\n    ", flush=True)
     return 0 if good else 1

@@ -22,6 +22,7 @@ from tests.kernel.stress import GUEST_WITH_TESTS
 
 KERNELS = tuple(f"debian-{series}" for series in SUPPORTED)
 SECONDS = 20
+RACES = 3  # pages at most that are left by races which the module can't see (docs/module.md); without it, hundreds
 
 needs_headers = [
     pytest.mark.needs_program("gcc-12", "gcc-12"),
@@ -179,7 +180,7 @@ class TestInAGuest:
 
 @pytest.mark.parametrize("on", [pytest.param(on, marks=needs_a_guest) for on in (True, False)])
 def test_under_stress_nothing_is_corrupt_and_only_the_module_leaves_nothing(on: bool) -> None:
-    seen = stress(kernel("debian-6.12"), SECONDS, loads=0, switches=50 * on, on=on)
+    seen = stress(kernel("debian-6.12"), SECONDS, loads=0, switches=50 * on, on=on, tolerated=RACES)
     wiped = [counts["module"]["wiped"] for counts in seen.counts]
     if on:
         assert seen.wrong == [], seen.console[-3000:]
@@ -195,6 +196,6 @@ def test_under_stress_nothing_is_corrupt_and_only_the_module_leaves_nothing(on: 
 def test_it_comes_and_goes_under_load(name: str) -> None:
     """On one processor: QEMU's emulation of two takes a breakpoint that is gone already when the kernel patches its
     text under load, with ftrace's own tracer on an untainted kernel too (6.12.117, QEMU 7.2)."""
-    seen = stress(kernel(name), 4, loads=3, switches=50, cpus=1)
+    seen = stress(kernel(name), 4, loads=3, switches=50, cpus=1, tolerated=RACES)
     assert seen.wrong == [], seen.console[-3000:]
     assert seen.cycles["done"]["loads"] == 3
