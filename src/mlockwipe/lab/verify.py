@@ -11,7 +11,7 @@ from typing import Any
 from mlockwipe.contract import BARE, Case, Result, all_cases
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.pattern import FIRST
-from mlockwipe.contract.result import DAMAGED, LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
+from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
@@ -137,7 +137,8 @@ def verify_one(
     on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
     """Boot once and judge every case; again those whose pages others may have used before they were seen: with no
-    carrier those that left nothing, and those that have lost a part of what must stay.
+    carrier those that left nothing, and those that have lost a part of what must stay. A carrier that zeroes late
+    gets the same chance.
     """
     run = Run(kernel, carrier)
     began = time.monotonic()
@@ -152,11 +153,10 @@ def verify_one(
                 missed = []
                 for verdict in _judged(machine, carrier, wanted):
                     result = verdict.result
+                    if _is_of_chance(carrier, verdict):
+                        missed.append(result.case)
                     if carrier.name == BARE and result.verdict == WIPED:
-                        missed.append(result.case)
                         verdict = replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_IN_USE))
-                    elif result.verdict == DAMAGED and verdict.found:
-                        missed.append(result.case)
                     found[result.case] = verdict
                     if last or result.case not in missed:
                         on_verdict(verdict)
@@ -166,6 +166,18 @@ def verify_one(
         run.failed, run.console = str(failed), failed.console
     run.seconds = time.monotonic() - began
     return run
+
+
+def _is_of_chance(carrier: LabCarrier, verdict: Verdict) -> bool:
+    """Whether others may have used free pages before they were searched, or kept one for a moment longer."""
+    match verdict.result.verdict:
+        case "wiped":
+            return carrier.name == BARE
+        case "damaged":
+            return verdict.found
+        case "leaked":
+            return carrier.late and verdict.result.limit is None
+    return False
 
 
 def load_module(machine: Machine, kernel: Kernel, parameters: Sequence[str]) -> None:
