@@ -35,8 +35,8 @@ class LabCarrier:
     """`append`: words for the kernel's command line. `prefix`: what a command runs under in the guest.
     `module`: parameters of the module init_mlocked_on_free, which is loaded into the guest; None for a guest without
     it. `limits`: the cases that it is known not to fulfil, each with the reason.
-    `late`: it zeroes a page when that is freed, which the LRU batch of another CPU puts off for a moment; so what leaks
-    once and not again is no leak.
+    `late`: it zeroes a page when that is freed, which the LRU batch of another CPU puts off for a moment; so what
+    leaks once and not again is no leak.
     """
 
     name: str
