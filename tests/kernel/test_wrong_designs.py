@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.contract import Case, Result, all_cases
+from mlockwipe.contract import Result
 from mlockwipe.kernel import module
 from mlockwipe.kernel.build import build
 from mlockwipe.kernel.packages import cache
@@ -16,14 +16,10 @@ from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.verify import verify_one
 from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel
+from tests.lab.test_verify import chosen
 
 TRIES = 6  # two processes must be in the same 2 MiB at the same time, which is of chance where others are at work
 WRONG = Path(__file__).with_name("wrong_designs")
-
-
-def chosen(*names: str) -> list[Case]:
-    by_name = {case.name: case for case in all_cases()}
-    return [by_name[name] for name in names]
 
 
 @pytest.mark.parametrize(
@@ -37,7 +33,7 @@ def chosen(*names: str) -> list[Case]:
 def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, tmp_path: Path) -> None:
     built = build("6.12", extra=[WRONG / f"{design}.patch"])
     image = shutil.copy(built.image, tmp_path / "bzImage")  # the next build overwrites it
-    right, convicting = chosen("W6-return", convicts)
+    (right,), (convicting,) = chosen("W6-return"), chosen(convicts)
     seen: list[Result] = []
     run = verify_one(
         kernel(str(image)),

@@ -94,6 +94,7 @@ def cleans_up(file: str, tell: Tell) -> None:
 def test_a_signal_that_ends_the_lab_lets_each_clean_up(tmp_path: Path) -> None:
     files = [tmp_path / "0", tmp_path / "1"]
     there = []
+    began = time.monotonic()
 
     def hear(number: int, news: object) -> None:
         there.append(number)
@@ -104,4 +105,5 @@ def test_a_signal_that_ends_the_lab_lets_each_clean_up(tmp_path: Path) -> None:
         for _ in side_by_side(cleans_up, [(str(file),) for file in files], hear):
             pass
     assert end.value.code == 143
+    assert time.monotonic() - began < 30
     assert [file.read_text() for file in files] == ["cleaned up"] * 2

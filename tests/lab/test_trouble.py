@@ -247,7 +247,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
         yield Dead()
 
     monkeypatch.setattr(machine, "check_tools", lambda: None)
-    monkeypatch.setattr(machine, "_acceleration", lambda kernel: "tcg")
+    monkeypatch.setattr(machine, "acceleration", lambda kernel: "tcg")
     monkeypatch.setattr(machine, "_running", running)
     with pytest.raises(machine.GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
         pass

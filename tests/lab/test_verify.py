@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mlockwipe.contract import Case, all_cases
+from mlockwipe.contract import Case, Result, all_cases
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.verify import Run, verify, verify_one
+from mlockwipe.lab.verify import Look, Run, Verdict, _is_of_chance, verify, verify_one
 from tests.wrong_supervisors import prefix
 
 pytestmark = [
@@ -94,3 +94,24 @@ def test_a_control_that_finds_nothing_makes_the_judge_blind(runs: dict[str, Run]
     missed = [replace(v, result=replace(v.result, verdict="unproven")) for v in run.verdicts if v.result.row == "W1"]
     assert replace(run, verdicts=missed).blind_rows == ["W1"]
     assert not replace(run, verdicts=missed).ok
+
+
+@pytest.mark.parametrize(
+    ("carrier", "verdict", "found", "limit", "again"),
+    [
+        ("none", "wiped", 0, None, True),
+        ("supervisor", "wiped", 0, None, False),
+        ("supervisor", "damaged", 3, None, True),
+        ("supervisor", "damaged", 0, None, False),
+        ("init_on_free", "leaked", 3, None, True),
+        ("init_on_free", "leaked", 3, "it can't", False),
+        ("supervisor", "leaked", 3, None, False),
+        ("module", "leaked", 3, None, False),
+        ("none", "leaked", 3, None, False),
+    ],
+)
+def test_only_what_may_be_of_chance_is_judged_again(
+    carrier: str, verdict: str, found: int, limit: str | None, again: bool
+) -> None:
+    result = Result("W1-whole", "W1", verdict, "wiped", 16, found, None, limit)
+    assert _is_of_chance(lab_carrier(carrier), Verdict(result, Look(found, []), Look(0, []), 1.0)) is again

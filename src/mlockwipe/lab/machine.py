@@ -218,11 +218,11 @@ def boot(
     GuestFailed.
     """
     check_tools()
-    acceleration = _acceleration(kernel)
+    accelerated = acceleration(kernel)
     for last in (*(False,) * BOOTS_AGAIN, True):
-        with _running(kernel, program, append, memory, cpus, acceleration) as machine:
+        with _running(kernel, program, append, memory, cpus, accelerated) as machine:
             try:
-                machine.connect(BOOT_TIMEOUT[acceleration])
+                machine.connect(BOOT_TIMEOUT[accelerated])
             except GuestFailed as failed:
                 if last or not emulator_failed(failed.console):
                     raise
@@ -234,7 +234,7 @@ def boot(
 _found: dict[str, str] = {}
 
 
-def _acceleration(kernel: Kernel) -> str:
+def acceleration(kernel: Kernel) -> str:
     """'kvm' where a guest of this kernel comes up with it, else 'tcg'.
 
     /dev/kvm may be there and not work: inside a virtual machine without nesting a guest just hangs.
@@ -246,6 +246,11 @@ def _acceleration(kernel: Kernel) -> str:
                 machine.wait(20)
                 _found[""] = "kvm"
     return _found[""]
+
+
+def assume_acceleration(found: str) -> None:
+    """Take what another process has found."""
+    _found[""] = found
 
 
 @contextmanager

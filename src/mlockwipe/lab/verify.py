@@ -15,7 +15,8 @@ from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expec
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
-from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.machine import GuestFailed, Machine, acceleration, assume_acceleration, boot
+from mlockwipe.lab.progress import Advance
 from mlockwipe.lab.side_by_side import side_by_side
 
 PENDING = 6  # cases at a time that are not judged yet
@@ -27,8 +28,6 @@ _IN_USE = "nothing wiped its pages, but others used them before they could be se
 _NO_CONTROL = "nothing was found without a carrier either"
 
 GUEST = (sys.executable, "-P", "-m", "mlockwipe.lab.guest")
-
-Advance = Callable[[Kernel, LabCarrier], object]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ def verify(
     """
     order = sorted(carriers, key=lambda carrier: carrier.name != BARE)
     names = [case.name for case in cases]
-    jobs = [(kernel, carrier, names) for kernel in kernels for carrier in order]
+    found = acceleration(kernels[0])  # once for all
+    jobs = [(kernel, carrier, names, found) for kernel in kernels for carrier in order]
     ended: dict[int, Run] = {}
     first = 0  # of the runs on the next kernel
     for number, run in side_by_side(_verify_named, jobs, lambda number, _: advance(*jobs[number][:2])):
@@ -107,7 +107,10 @@ def verify(
             first += len(order)
 
 
-def _verify_named(kernel: Kernel, carrier: LabCarrier, names: Collection[str], tell: Callable[[None], object]) -> Run:
+def _verify_named(
+    kernel: Kernel, carrier: LabCarrier, names: Collection[str], found: str, tell: Callable[[None], object]
+) -> Run:
+    assume_acceleration(found)
     cases = [case for case in all_cases() if case.name in names]
     return verify_one(kernel, carrier, cases, lambda _: tell(None))
 
