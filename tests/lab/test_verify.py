@@ -97,21 +97,24 @@ def test_a_control_that_finds_nothing_makes_the_judge_blind(runs: dict[str, Run]
 
 
 @pytest.mark.parametrize(
-    ("carrier", "verdict", "found", "limit", "again"),
+    ("carrier", "verdict", "lost", "limit", "again"),
     [
-        ("none", "wiped", 0, None, True),
-        ("supervisor", "wiped", 0, None, False),
-        ("supervisor", "damaged", 3, None, True),
-        ("supervisor", "damaged", 0, None, False),
-        ("init_on_free", "leaked", 3, None, True),
-        ("init_on_free", "leaked", 3, "it can't", False),
-        ("supervisor", "leaked", 3, None, False),
-        ("module", "leaked", 3, None, False),
-        ("none", "leaked", 3, None, False),
+        ("none", "wiped", False, None, True),
+        ("none", "leaked", False, None, False),
+        ("none", "damaged", True, None, True),
+        ("none", "damaged", False, None, False),  # a program has seen it
+        ("supervisor", "wiped", False, None, False),
+        ("supervisor", "leaked", False, None, False),
+        ("supervisor", "damaged", True, None, True),
+        ("supervisor", "damaged", False, None, False),
+        ("module", "leaked", False, None, False),
+        ("init_on_free", "leaked", False, None, True),
+        ("init_on_free", "leaked", False, "it can't", False),
+        ("init_on_free", "damaged", True, "it can't", False),
     ],
 )
 def test_only_what_may_be_of_chance_is_judged_again(
-    carrier: str, verdict: str, found: int, limit: str | None, again: bool
+    carrier: str, verdict: str, lost: bool, limit: str | None, again: bool
 ) -> None:
-    result = Result("W1-whole", "W1", verdict, "wiped", 16, found, None, limit)
-    assert _is_of_chance(lab_carrier(carrier), Verdict(result, Look(found, []), Look(0, []), 1.0)) is again
+    result = Result("L1-munlock-unmap", "L1", verdict, "kept", 16, 3, None, limit)
+    assert _is_of_chance(lab_carrier(carrier), Verdict(result, Look(3, []), Look(0, []), 1.0, lost)) is again

@@ -95,6 +95,7 @@ class RamSearch:
         self.environment: Mapping[str, str] = {OWN_WORDS: ",".join(f"{word:x}" for word in words)}
         self.alive: dict[int, tuple[int, str]] = {}  # by frame: the pairs in it and what it was
         self.gone: dict[int, tuple[int, str]] = {}
+        self.lost = False  # of what was left alone, too little is there
         self._held: set[int] = set()
         self._shown = 0
 
@@ -116,7 +117,8 @@ class RamSearch:
             return self._wiped()
         found = self._held | self.alive.keys() | self.gone.keys()
         # Others use what is free, so some of what was left alone is overwritten before it is searched for.
-        if len(found) * 2 < min(shown, PAGES):  # some cases show the same pages again and again
+        self.lost = len(found) * 2 < min(shown, PAGES)  # some cases show the same pages again and again
+        if self.lost:
             return DAMAGED, f"{len(found)} of {shown} pages are still there"
         return KEPT, None
 
@@ -201,6 +203,7 @@ class Guest:
                 "result": record(result),
                 "alive": _places(eyes.alive),
                 "gone": _places(eyes.gone),
+                "lost": eyes.lost,
                 "seconds": round(time.monotonic() - began, 2),
             }
         )

@@ -41,17 +41,14 @@ class Look:
 @dataclass(frozen=True)
 class Verdict:
     """A case's result, and what was found of its secret: `alive` while the program waited right after the
-    release, `gone` when all its processes were gone. `seconds` in the guest."""
+    release, `gone` when all its processes were gone. `seconds` in the guest. `lost`: too little was found of what
+    the program had unlocked and released, so it is damaged; no program has seen any damage."""
 
     result: Result
     alive: Look
     gone: Look
     seconds: float
-
-    @property
-    def found(self) -> bool:
-        """Whether anything of what the case has painted was found in free memory."""
-        return bool(self.alive.pages or self.gone.pages)
+    lost: bool = False
 
 
 @dataclass
@@ -139,9 +136,9 @@ def verify_one(
     cases: Sequence[Case],
     on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
-    """Boot once and judge every case; again those whose pages others may have used before they were seen: with no
-    carrier those that left nothing, and those that have lost a part of what must stay. A carrier that zeroes late
-    gets the same chance.
+    """Boot once and judge every case; again, one at a time, those whose pages others may have used before they were
+    seen: with no carrier those that left nothing, and those that have lost what must stay. A carrier that zeroes
+    late gets the same chance.
     """
     run = Run(kernel, carrier)
     began = time.monotonic()
@@ -154,11 +151,11 @@ def verify_one(
             wanted = list(cases)
             for last in (*(False,) * TRIES, True):
                 missed = []
-                for verdict in _judged(machine, carrier, wanted):
+                for verdict in _judged(machine, carrier, wanted, PENDING if not found else 1):
                     result = verdict.result
-                    if _is_of_chance(carrier, verdict):
+                    if of_chance := _is_of_chance(carrier, verdict):
                         missed.append(result.case)
-                    if carrier.name == BARE and result.verdict == WIPED:
+                    if carrier.name == BARE and of_chance:
                         verdict = replace(verdict, result=replace(result, verdict=UNPROVEN, reason=_IN_USE))
                     found[result.case] = verdict
                     if last or result.case not in missed:
@@ -177,7 +174,7 @@ def _is_of_chance(carrier: LabCarrier, verdict: Verdict) -> bool:
         case "wiped":
             return carrier.name == BARE
         case "damaged":
-            return verdict.found
+            return verdict.lost and verdict.result.limit is None
         case "leaked":
             return carrier.late and verdict.result.limit is None
     return False
@@ -189,7 +186,7 @@ def load_module(machine: Machine, kernel: Kernel, parameters: Sequence[str]) -> 
     machine.call("mlockwipe.lab.guest:load_module", path=str(module), parameters=list(parameters))
 
 
-def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case]) -> Iterator[Verdict]:
+def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case], at_a_time: int) -> Iterator[Verdict]:
     """Each case's verdict as it comes."""
     told = {"name": carrier.name, "prefix": carrier.prefix, "limits": dict(carrier.limits)}
     waiting = deque(enumerate(cases))
@@ -197,7 +194,7 @@ def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case]) -> Ite
     patient: list[dict[str, Any]] = []
     while waiting or pending:
         # Programs run one at a time, but the next may begin while the memory of the last ones settles.
-        while waiting and pending < PENDING:
+        while waiting and pending < at_a_time:
             number, case = waiting.popleft()
             machine.send({"id": number, "case": case.name, "carrier": told})
             pending += 1
@@ -232,4 +229,5 @@ def _verdict(message: dict[str, Any]) -> Verdict:
         Look(**message["alive"]),
         Look(**message["gone"]),
         message["seconds"],
+        message["lost"],
     )
