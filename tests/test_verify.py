@@ -12,6 +12,7 @@ import pytest
 from mlockwipe import cli, verify
 from mlockwipe.contract import Carrier, Result
 from mlockwipe.errors import Refused
+from mlockwipe.report_file import ReportFile
 
 NAMES = ["W1-whole", "W7-segv", "L1-munlocked"]
 
@@ -138,7 +139,7 @@ def test_a_report_that_cannot_be_written_is_said_before_a_case_runs(
 
 def test_a_report_that_cannot_be_written_in_the_end_is_a_sentence() -> None:
     with pytest.raises(Refused, match="No space left on device"):
-        verify.ReportFile("/dev/full").write("{}")
+        ReportFile("/dev/full").write("{}")
 
 
 def test_the_supervisor_is_the_same_command_that_a_user_types() -> None:

@@ -155,14 +155,18 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
 
 
-def run_options(arguments: argparse.Namespace) -> Options:
+def _command(verb: str, arguments: argparse.Namespace) -> list[str]:
     command: list[str] = arguments.command
     if command[:1] == ["--"]:  # REMAINDER keeps it; a later one belongs to the command
         del command[0]
     if not command:
-        VERBS["run"].parser("run").error("no command given")
+        VERBS[verb].parser(verb).error("no command given")
+    return command
+
+
+def run_options(arguments: argparse.Namespace) -> Options:
     return Options(
-        command=command,
+        command=_command("run", arguments),
         strict=arguments.strict,
         unmap=not arguments.no_unmap,
         report=arguments.report,
@@ -176,6 +180,24 @@ def _run(arguments: argparse.Namespace) -> int:
     from mlockwipe.supervisor.front import run
 
     return run(options)
+
+
+# audit
+
+
+def _audit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fail", action="store_true", help="end with 3 when anything was left uncleared, for a CI")
+    parser.add_argument("--json", metavar="FILE", help="write the findings there")
+    parser.add_argument("--html", metavar="FILE", help="write them there as a page, with whole stacks")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    command = _command("audit", arguments)
+
+    from mlockwipe.audit.command import audit
+
+    return audit(command, fail=arguments.fail, json_file=arguments.json, html_file=arguments.html)
 
 
 # verify
@@ -197,7 +219,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from mlockwipe.contract import as_expected, print_table
-    from mlockwipe.verify import ReportFile, as_document, matching, verify_here
+    from mlockwipe.report_file import ReportFile
+    from mlockwipe.verify import as_document, matching, verify_here
 
     cases = matching(arguments.case)
     if not cases:
@@ -500,6 +523,17 @@ VERBS = {
         arguments=_run_arguments,
         call=_run,
         usage="mlockwipe run [--strict] [--no-unmap] [--report FILE.json] [-q | -v] [--] COMMAND [ARG ...]",
+    ),
+    "audit": _Verb(
+        summary="show which secrets a program did not clear, by call stack",
+        description="Run COMMAND as `run` does, and tell of each range that it or a descendant has locked whether it "
+        "was cleared: released or unlocked before it was, lost to a forked child, or never locked because the limit "
+        "was reached; with the stacks of the calls, and how much was not zero, never the content. The exit status "
+        "is the command's own, as in `run`.",
+        example="  mlockwipe audit --fail --json findings.json -- python3 -m mywallet",
+        arguments=_audit_arguments,
+        call=_audit,
+        usage="mlockwipe audit [--fail] [--json FILE] [--html FILE] [--] COMMAND [ARG ...]",
     ),
     "verify": _Verb(
         summary="run the contract's cases on this machine and show what is left behind",

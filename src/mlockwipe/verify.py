@@ -1,21 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The contract's cases on this machine, under the carriers that can run here."""
 
-import contextlib
 import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mlockwipe import __version__
 from mlockwipe.contract import Carrier, Case, Result, all_cases, bare, to_json, verify
-from mlockwipe.errors import Refused
 from mlockwipe.supervisor.limits import LIMITS
 
 Results = Mapping[str, Sequence[Result]]
@@ -63,28 +60,3 @@ def machine() -> dict[str, object]:
 def as_document(results: Results) -> str:
     """The results as JSON text."""
     return json.dumps(to_json(results, machine()), indent=2) + "\n"
-
-
-class ReportFile:
-    """A file that is found to be writable before the cases run, and written after them.
-
-    Raises Refused, in both. Until it is written, a file of that name keeps its content.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = Path(path)
-        with self._refusing():
-            self.path.open("a", encoding="utf-8").close()
-
-    def write(self, text: str) -> None:
-        with self._refusing():
-            self.path.write_text(text, encoding="utf-8")
-
-    @contextlib.contextmanager
-    def _refusing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise Refused(
-                f"the report {self.path} can't be written ({error.strerror}): name a file that you may write"
-            ) from error

@@ -21,7 +21,8 @@ from mlockwipe.lab.pages import write_pages
 from mlockwipe.lab.progress import bars
 from mlockwipe.lab.report import as_document
 from mlockwipe.lab.verify import Run, verify
-from mlockwipe.verify import ReportFile, machine, matching
+from mlockwipe.report_file import ReportFile
+from mlockwipe.verify import machine, matching
 
 _TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
 _LINES, _MOST_LINES = 20, 120

@@ -13,8 +13,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+SIGHUP = 1
+SIGINT = 2
 SIGKILL = 9
 SIGPIPE = 13
+SIGTERM = 15
 SIGCHLD = 17
 SIGSTOP = 19
 SIGTSTP = 20

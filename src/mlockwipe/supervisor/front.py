@@ -23,6 +23,7 @@ __all__ = ["Options", "run"]
 _OLDEST_KERNEL = (5, 19)
 _CAP_SYS_PTRACE = 1 << 19
 _FAILED = 125
+_ENDING = frozenset((signals.SIGINT, signals.SIGTERM, signals.SIGHUP))
 _CAUGHT = signals.ALL - {signals.SIGKILL, *signals.STOPPING}  # the supervisor stops us when the program stops
 
 
@@ -64,6 +65,9 @@ class _Front:
         self._signals = signalfd.open_signalfd(_CAUGHT)
         self._own_senders: set[int] = {guard}
         self._apart = False
+        self._group = os.getpgrp()
+        self._last = False  # whether no descendant is left
+        self._ended: int | None = None  # the status, while an audit goes on with what the program left running
 
     def stand(self) -> int:
         """Until the program has ended: its exit status."""
@@ -73,9 +77,14 @@ class _Front:
         while True:
             for fd, _ in poll.poll():
                 if fd == self._signals:
-                    self._forward()
+                    if self._ended is None:
+                        self._forward()
+                    elif any(info.signal in _ENDING for info in signalfd.read_signals(self._signals)):
+                        return self._ended
                     continue
                 message = self._channel.receive()
+                if message is None and self._ended is not None:
+                    return self._ended
                 if message is None:
                     _say(self._options, "supervisor and guardian were both killed", always=True)
                     return _FAILED
@@ -95,10 +104,11 @@ class _Front:
                     ChildProcessError
                 ):  # said twice, when the supervisor is killed between this and its end
                     os.waitpid(self._guardian, 0)
+                self._last = True
             case "exited":
-                return int(rest)
+                return self._after_end(int(rest))
             case "killed":
-                return _die_by(int(rest))
+                return _die_by(int(rest)) if self._options.audit is None else self._after_end(128 + int(rest))
             case "say":
                 _say(self._options, rest)
             case "failed":
@@ -119,6 +129,17 @@ class _Front:
                 self._apart = True
         ours = (2, self._channel.fileno(), self._signals)
         guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
+
+    def _after_end(self, status: int) -> int | None:
+        """The program has ended; an audit waits for what it has started."""
+        if self._options.audit is None:
+            return status
+        self._ended = status
+        if not self._last:
+            with suppress(OSError):  # back to where ^C arrives
+                os.setpgid(0, self._group)
+            _say(self._options, "the command has ended; what it left running is audited until it ends, or until ^C")
+        return None
 
     def _forward(self) -> None:
         for info in signalfd.read_signals(self._signals):

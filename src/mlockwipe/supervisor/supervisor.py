@@ -13,6 +13,7 @@ import select
 import signal
 import stat
 from collections import deque
+from collections.abc import Callable
 from time import monotonic_ns
 
 from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd, signals
@@ -31,6 +32,10 @@ from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report
 from mlockwipe.supervisor.task import Task, TaskState
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.audit.auditor import Auditor
 
 # Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
 _STOPS = os.WSTOPPED | os.WNOHANG | WALL
@@ -79,6 +84,7 @@ class Supervisor:
         self._strict = options.strict
         self._unmap = options.unmap
         self._verbose = options.verbosity > 0
+        self._auditor = _auditor(options.audit, self._say)
         self._front_pid = front_pid
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
@@ -371,6 +377,8 @@ class Supervisor:
         return True
 
     def _wiping(self, task: Task, call: Call) -> Pending | None:
+        if self._auditor is not None:
+            self._auditor.entered(task, call)
         try:
             pending = task.space.begin(call, task.tid, self._save_area)
             failure = pending.failure
@@ -392,6 +400,8 @@ class Supervisor:
                     task.space.record(self._journal)
             except OSError as error:
                 self._not_protected(task.tgid, f"what came of {pending.call.name} could not be found out: {error}")
+            if self._auditor is not None:
+                self._auditor.returned(task, pending.call, result)
 
     def _clear_untraced(self, task: Task, call: Call) -> None:
         """A child made with CLONE_UNTRACED would have filter two and no tracer: every trapped call would fail."""
@@ -448,7 +458,7 @@ class Supervisor:
             self._let_lock(notification, task, call)
 
     def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
-        if call.name in ("mlock", "mlock2") and task.space.lock_unwatched(call):
+        if self._auditor is None and call.name in ("mlock", "mlock2") and task.space.lock_unwatched(call):
             task.space.record(self._journal)
         elif call.name in _LOCKS:
             task.pending = self._wiping(task, call)
@@ -579,6 +589,8 @@ class Supervisor:
             parent.space.ask_for_unwatched()
             space = AddressSpace(parent.space.family)
             space.inherit(parent.space.ranges, parent.space.program_break, parent.space.stack_top)
+            if self._auditor is not None:
+                self._auditor.forked(parent.space, space, tgid)
         self._welcome(Task(child, tgid, space, parent.filtered), parent.space.keeper)
 
     def _adopt_lost(self) -> None:
@@ -627,7 +639,7 @@ class Supervisor:
         self._tasks[task.tid] = task
         task.space.tids.add(task.tid)
         if not space.tids:
-            self._release(space, "exec")
+            self._release(space, "exec", task.tgid)
         self._look_for_setuid(task)
 
     def _look_for_setuid(self, task: Task) -> None:
@@ -652,7 +664,7 @@ class Supervisor:
             return
         self._forget(tid)
         if not task.space.tids:
-            self._release(task.space, _cause(status, code))
+            self._release(task.space, _cause(status, code), task.tgid)
 
     def _forget(self, tid: int) -> None:
         task = self._tasks.pop(tid, None)
@@ -663,7 +675,9 @@ class Supervisor:
             task.space.abandon(task.pending, self._save_area)
             task.pending = None
 
-    def _release(self, space: AddressSpace, cause: str) -> None:
+    def _release(self, space: AddressSpace, cause: str, process: int) -> None:
+        if self._auditor is not None:
+            self._auditor.ended(space, cause, process)
         pid = space.keeper.pid if space.keeper else None
         if pid is not None:
             self._ended.append((space.stack_top, space.family))
@@ -684,6 +698,14 @@ class Supervisor:
         del self._keepers[pid]
         space.lose_keeper(self._journal)
         self._not_protected(pid, "its keeper was killed")
+
+
+def _auditor(path: str | None, say: Callable[[str, str], None]) -> "Auditor | None":
+    if path is None:
+        return None
+    from mlockwipe.audit.auditor import Auditor  # `run` does without
+
+    return Auditor(path, say)
 
 
 def _cause(status: int, code: int) -> str:

@@ -21,7 +21,8 @@ from mlockwipe.lab.command import print_failure
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import GuestFailed
-from mlockwipe.verify import ReportFile, machine
+from mlockwipe.report_file import ReportFile
+from mlockwipe.verify import machine
 
 _WIDTH = 170  # of the table, where it is not for a terminal
 

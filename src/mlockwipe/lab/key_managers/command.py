@@ -17,7 +17,8 @@ from mlockwipe.lab.key_managers.report import as_document
 from mlockwipe.lab.key_managers.table import print_table
 from mlockwipe.lab.machine import check_tools
 from mlockwipe.lab.progress import bars
-from mlockwipe.verify import ReportFile, machine
+from mlockwipe.report_file import ReportFile
+from mlockwipe.verify import machine
 
 
 @ends_by_signal()

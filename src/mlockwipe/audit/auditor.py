@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: MIT
+"""Looks over the supervisor's shoulder: what locked memory holds at the moment when it is unlocked or released.
+
+Each finding is a line of a file at once, before the program goes on: so nothing is lost with the supervisor, and who
+reads the file when a call has returned has all that was found by then.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from time import time
+
+from mlockwipe.audit.content import Content, content
+from mlockwipe.audit.finding import LOST_BY_FORK, NEVER_RELEASED, REFUSED, RELEASED, UNLOCKED, Finding
+from mlockwipe.audit.ledger import Ledger, Lock, Part
+from mlockwipe.audit.stacks import Stack, Stacks
+from mlockwipe.linux import procfs
+from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.supervisor.address_space import AddressSpace
+from mlockwipe.supervisor.calls import Call, page_up, released, span
+from mlockwipe.supervisor.filters import MAP_LOCKED
+from mlockwipe.supervisor.ranges import Range
+from mlockwipe.supervisor.task import Task
+
+_LOCKS = ("mlock", "mlock2", "mlockall")
+_UNLOCKS = ("munlock", "munlockall")
+_REFUSALS = (errno.EPERM, errno.ENOMEM, errno.EAGAIN)
+
+
+class Auditor:
+    """`say` tells the user something, once for each key. Raises Refused without libdw."""
+
+    def __init__(self, path: str, say: Callable[[str, str], None]) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._say = say
+        self._stacks = Stacks(say)
+        self._ledgers: dict[AddressSpace, Ledger] = {}
+        self._under_way: dict[
+            int, tuple[Call, list[Finding]]
+        ] = {}  # by thread: what a call will leave if it succeeds
+
+    def entered(self, task: Task, call: Call) -> None:
+        """A call of a stopped task is about to be made, and nothing is wiped for it yet."""
+        ledger = self._ledgers.get(task.space)
+        if ledger is None or call.name in _LOCKS or task.space.keeper is None:
+            return
+        found: list[Finding] = []
+        stack: Stack | None = None
+        for start, end in self._concerned(task, call):
+            for part in ledger.within(start, end):
+                held = self._content(task.space, part)
+                if part[2].inherited:
+                    kind = LOST_BY_FORK if self._is_lost(ledger, held) else None
+                else:
+                    kind = None if held.clear else UNLOCKED if call.name in _UNLOCKS else RELEASED
+                if kind is None:
+                    continue
+                if stack is None:
+                    stack = self._stacks.of(task.tgid, task.tid)
+                found.append(_finding(kind, call.name, part, held, ledger, task.tid, stack))
+        self._under_way[task.tid] = call, found
+
+    def returned(self, task: Task, call: Call, result: int) -> None:
+        """The call has returned, and the address space knows what came of it."""
+        entered, found = self._under_way.pop(task.tid, (call, []))
+        failed = -4096 < result < 0
+        if not failed and entered is call:
+            for finding in found:
+                self._write(finding)
+        if call.name in _LOCKS or (call.name == "mmap" and call.arguments[3] & MAP_LOCKED):
+            if failed:
+                self._refused(task, call, -result)
+            else:
+                self._locked(task, call, result)
+        elif not failed and task.space in self._ledgers:
+            self._settle(task, call, result)
+
+    def forked(self, parent: AddressSpace, child: AddressSpace, process: int) -> None:
+        """A child has got copies of all that its parent had locked."""
+        if parent in self._ledgers:
+            self._ledgers[child] = self._ledgers[parent].of_child(process, parent)
+
+    def ended(self, space: AddressSpace, cause: str, process: int) -> None:
+        """No task uses an address space any more, `process` was the last, and it is not wiped yet."""
+        self._stacks.forget(process)
+        ledger = self._ledgers.pop(space, None)
+        if ledger is None or space.keeper is None:
+            return
+        for part in ledger:
+            held = self._content(space, part)
+            if part[2].inherited:
+                # a child that executes something has made its copies for that only
+                kind = LOST_BY_FORK if cause != "exec" and self._is_lost(ledger, held) else None
+            else:
+                kind = RELEASED if not held.clear else NEVER_RELEASED if cause == "exit" else None
+            if kind is not None:
+                self._write(_finding(kind, cause, part, held, ledger, ledger.process, ()))
+
+    def _concerned(self, task: Task, call: Call) -> list[Range]:
+        """What a call releases or unlocks if it succeeds."""
+        match call.name:
+            case "munlock":
+                return [span(call.arguments[0], call.arguments[1])]
+            case "munlockall":
+                return [(0, TASK_SIZE)]
+        space = task.space
+        return released(call, space.heap_end if call.name == "brk" else 0, space.memory_fd, task.tid)
+
+    def _content(self, space: AddressSpace, part: Part) -> Content:
+        start, end, _ = part
+        try:
+            return content(space.files, space.ranges.within(start, end))
+        except OSError as error:
+            self._say("content", f"locked memory can't be read: {error}")
+            return Content(0, 0, 0.0)
+
+    def _is_lost(self, ledger: Ledger, held: Content) -> bool:
+        """Whether a child leaves something in its copies, or has lived on as a daemon, the only one to use them."""
+        return not held.clear or ledger.parent not in self._ledgers
+
+    def _locked(self, task: Task, call: Call, result: int) -> None:
+        space = task.space
+        if space not in self._ledgers:
+            self._ledgers[space] = Ledger(task.tgid, _program(task.tgid))
+        ledger = self._ledgers[space]
+        lock = Lock(call.name, task.tgid, task.tid, time(), self._stacks.of(task.tgid, task.tid))
+        if call.name == "mlockall":
+            for start, end in space.ranges:
+                for low, high in _without(start, end, ledger):
+                    ledger.add(low, high, lock)
+        elif call.name == "mmap":
+            ledger.add(*span(result, call.arguments[1]), lock)
+        else:
+            ledger.add(*span(call.arguments[0], call.arguments[1]), lock)
+
+    def _refused(self, task: Task, call: Call, number: int) -> None:
+        if number not in _REFUSALS or (call.name in ("mlock", "mlock2") and not _is_mapped(task, call)):
+            return  # a mistake in the arguments
+        start, end = (0, 0) if call.name in ("mlockall", "mmap") else span(call.arguments[0], call.arguments[1])
+        length = call.arguments[1] if call.name == "mmap" else end - start
+        stack = self._stacks.of(task.tgid, task.tid)
+        lock = Lock(call.name, task.tgid, task.tid, time(), stack)
+        reason = f"{errno.errorcode[number]}, RLIMIT_MEMLOCK is {_limit(task.tgid)}"
+        ledger = Ledger(task.tgid, _program(task.tgid))
+        finding = _finding(REFUSED, call.name, (start, end, lock), Content(0, 0, 0.0), ledger, task.tid, ())
+        self._write(replace(finding, length=length, reason=reason))
+
+    def _settle(self, task: Task, call: Call, result: int) -> None:
+        """A call that releases, unlocks or moves has succeeded."""
+        ledger = self._ledgers[task.space]
+        arguments = call.arguments
+        if call.name == "mremap":
+            old, old_length, new_length = arguments[:3]
+            ledger.move(old, min(page_up(old_length), page_up(new_length)), result)
+        if call.name in ("madvise", "process_madvise"):
+            return  # it stays locked
+        if call.name not in _UNLOCKS and task.space.future:
+            return  # what is mapped there next is locked too
+        if call.name == "mremap" and page_up(arguments[2]) >= page_up(arguments[1]):
+            return
+        for start, end in self._concerned(task, call):
+            ledger.remove(start, end)
+
+    def _write(self, finding: Finding) -> None:
+        os.write(self._file, json.dumps(finding.as_json()).encode() + b"\n")
+
+
+def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, thread: int, stack: Stack) -> Finding:
+    start, end, lock = part
+    return Finding(
+        kind,
+        cause,
+        start,
+        end - start,
+        held.pages,
+        held.bytes,
+        held.entropy,
+        ledger.program,
+        ledger.process,
+        thread,
+        time(),
+        lock.call,
+        lock.process,
+        lock.stack,
+        stack,
+    )
+
+
+def _without(start: int, end: int, ledger: Ledger) -> list[Range]:
+    """What of [start, end) the ledger does not have as locked by this process itself."""
+    gaps = []
+    for low, high, lock in ledger.within(start, end):
+        if not lock.inherited:
+            if start < low:
+                gaps.append((start, low))
+            start = high
+    return [*gaps, (start, end)] if start < end else gaps
+
+
+def _is_mapped(task: Task, call: Call) -> bool:
+    """Whether there is memory everywhere that a call wants locked, so that it failed for another reason."""
+    start, end = span(call.arguments[0], call.arguments[1])
+    if task.space.keeper is None:
+        return False
+    for vma in procfs.vmas(task.space.files.maps, start, end):
+        if vma.start > start:
+            return False
+        start = vma.end
+    return start >= end
+
+
+def _program(process: int) -> str:
+    try:
+        return os.readlink(f"/proc/{process}/exe")
+    except OSError:
+        return "?"
+
+
+def _limit(process: int) -> str:
+    try:
+        with open(f"/proc/{process}/limits", encoding="ascii") as limits:
+            soft = next(line.split()[3] for line in limits if line.startswith("Max locked memory"))
+    except OSError:
+        return "not known"
+    return soft if soft == "unlimited" else f"{soft} bytes"

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""How much of some memory is not clear, counted without keeping any of it."""
+
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.keeper import Files
+from mlockwipe.supervisor.ranges import Range
+
+_CHUNK = 16 * PAGE_SIZE
+_ZEROS = bytes(_CHUNK)
+_SAMPLE = 1 << 20  # bytes of which the entropy is taken
+# The one place that program memory is read into. It is cleared after each read, and this process can't be dumped.
+_room = bytearray(_CHUNK)
+_view = memoryview(_room)
+
+
+@dataclass(frozen=True)
+class Content:
+    """`pages`: those with anything in them. `bytes`: those that are not zero. `entropy`: of these, in bits a byte,
+    taken over the first MiB; English text has about 4, keys and ciphertext 8 (less for less than 256 bytes)."""
+
+    pages: int
+    bytes: int
+    entropy: float
+
+    @property
+    def clear(self) -> bool:
+        return self.bytes == 0
+
+
+def content(files: Files, ranges: Iterable[Range]) -> Content:
+    """What the resident anonymous pages in `ranges` hold. Raises OSError when they can't be read."""
+    pages = in_use = sampled = 0
+    histogram = [0] * 256
+    for _, (start, end) in wipe.sensitive_pages(files, ranges):
+        for address in range(start, end, _CHUNK):
+            size = min(_CHUNK, end - address)
+            try:
+                os.preadv(files.memory, [_view[:size]], address)
+                found = _CHUNK - _room.count(0)
+                if found:
+                    in_use += found
+                    pages += sum(_room.count(0, at, at + PAGE_SIZE) < PAGE_SIZE for at in range(0, size, PAGE_SIZE))
+                    if sampled < _SAMPLE:
+                        sampled += size
+                        for value in range(1, 256):
+                            histogram[value] += _room.count(value)
+            finally:
+                _room[:] = _ZEROS
+    return Content(pages, in_use, _entropy(histogram))
+
+
+def _entropy(histogram: list[int]) -> float:
+    total = sum(histogram)
+    return abs(round(-sum(n / total * math.log2(n / total) for n in histogram if n), 2)) if total else 0.0

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Which call locked what, in one address space."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from mlockwipe.audit.stacks import Stack
+from mlockwipe.supervisor.address_space import AddressSpace
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A call that locked memory. `time` in seconds since the epoch. `inherited`: of a parent, before the fork, so the
+    kernel does not hold the child's copy to be locked."""
+
+    call: str
+    process: int
+    thread: int
+    time: float
+    stack: Stack
+    inherited: bool = False
+
+
+Part = tuple[int, int, Lock]  # [start, end) in bytes, and what locked it
+
+
+class Ledger:
+    """Disjoint parts in order of address. `parent`: the address space that this one was forked from."""
+
+    def __init__(
+        self, process: int, program: str, parts: list[Part] | None = None, parent: AddressSpace | None = None
+    ) -> None:
+        self.process = process
+        self.program = program
+        self.parent = parent
+        self._parts = parts or []
+
+    def __iter__(self) -> Iterator[Part]:
+        return iter(self._parts)
+
+    def add(self, start: int, end: int, lock: Lock) -> None:
+        """A later lock of the same place counts: it is the one that the program would have to undo."""
+        if start < end:
+            self.remove(start, end)
+            self._parts.append((start, end, lock))
+            self._parts.sort(key=lambda part: part[0])
+
+    def remove(self, start: int, end: int) -> None:
+        kept: list[Part] = []
+        for low, high, lock in self._parts:
+            if low < start:
+                kept.append((low, min(high, start), lock))
+            if high > end:
+                kept.append((max(low, end), high, lock))
+        # a part that the range does not touch is whole on one side of it
+        self._parts = kept
+
+    def within(self, start: int, end: int) -> list[Part]:
+        return [
+            (max(low, start), min(high, end), lock) for low, high, lock in self._parts if low < end and start < high
+        ]
+
+    def move(self, old: int, length: int, new: int) -> None:
+        moved = self.within(old, old + length)
+        self.remove(old, old + length)
+        for low, high, lock in moved:
+            self.add(low - old + new, high - old + new, lock)
+
+    def of_child(self, process: int, parent: AddressSpace) -> "Ledger":
+        """What a forked child has of it."""
+        inherited = [(low, high, replace(lock, inherited=True)) for low, high, lock in self._parts]
+        return Ledger(process, self.program, inherited, parent)

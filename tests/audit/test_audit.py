@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""`mlockwipe audit` on programs with planted mistakes: it names exactly these, with their lines."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.c_programs import SOURCES, compiled, needs_gcc
+from tests.running import MLOCKWIPE, TIMEOUT, marked
+from tests.unprivileged import AS_NOBODY, needs_nobody
+
+pytestmark = [pytest.mark.needs_library("libdw.so.1", "libdw1")]
+
+SOURCE = SOURCES / "careless.c"
+
+
+@dataclass
+class Audit:
+    status: int
+    err: str
+    findings: list[dict[str, Any]]
+
+    @property
+    def kinds(self) -> list[tuple[str, str]]:
+        return [(finding["kind"], finding["cause"]) for finding in self.findings]
+
+
+def audit(command: list[str], place: Path, *options: str) -> Audit:
+    path = place / "findings.json"
+    with marked() as processes:
+        done = subprocess.run(
+            [MLOCKWIPE, "audit", "--json", str(path), *options, "--", *command],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=processes.environment,
+            stdin=subprocess.DEVNULL,
+        )
+    return Audit(done.returncode, done.stderr, json.loads(path.read_text())["findings"])
+
+
+@pytest.fixture(scope="module")
+def careless() -> str:
+    return compiled("careless", "-g", "-fno-optimize-sibling-calls")  # or a last call leaves no trace
+
+
+def line(which: str) -> int:
+    """The line of tests/programs/careless.c with the mark `here: WHICH`."""
+    (found,) = [number for number, text in enumerate(SOURCE.open(), 1) if f"here: {which} " in text]
+    return found
+
+
+def lines(stack: list[dict[str, Any]]) -> list[int]:
+    return [frame["line"] for frame in stack if (frame["file"] or "").endswith("careless.c")]
+
+
+MISTAKES = {
+    "unlocked": ("unlocked-uncleared", "munlock"),
+    "unmapped": ("released-uncleared", "munmap"),
+    "exited": ("released-uncleared", "exit"),
+    "forked": ("lost-by-fork", "exit"),
+    "moved": ("released-uncleared", "munmap"),
+    "killed": ("released-uncleared", "SIGKILL"),
+    "daemon": ("lost-by-fork", "exit"),
+}
+
+
+@needs_gcc
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_each_mistake_is_named_with_its_lines(mistake: str, careless: str, tmp_path: Path) -> None:
+    found = audit([careless, mistake], tmp_path)
+    assert found.kinds == [MISTAKES[mistake]]
+    (finding,) = found.findings
+    assert lines(finding["locked"])[0] == line(f"{mistake}, locked")
+    if f"here: {mistake}, released" in SOURCE.read_text():
+        assert lines(finding["released"])[0] == line(f"{mistake}, released")
+    else:
+        assert finding["released"] == []
+    clear = mistake == "daemon"
+    assert (finding["pages"], finding["bytes"]) == ((0, 0) if clear else (1, 32))
+    assert finding["length"] == 4096
+    assert finding["program"] == careless
+    assert found.status == (128 + signal.SIGKILL if mistake == "killed" else 0)
+    assert MISTAKES[mistake][0] in found.err
+
+
+@needs_gcc
+def test_three_mistakes_and_one_secret_handled_well(careless: str, tmp_path: Path) -> None:
+    found = audit([careless, "unlocked", "unmapped", "forked"], tmp_path, "--fail")
+    assert found.status == 3
+    assert sorted(found.kinds) == sorted(MISTAKES[mistake] for mistake in ("unlocked", "unmapped", "forked"))
+    assert "3 locked ranges were left uncleared, lost or refused: 96 bytes" in found.err
+
+
+@needs_gcc
+@pytest.mark.parametrize("what", ["", "executed", "hole"])
+def test_what_is_no_mistake_passes(what: str, careless: str, tmp_path: Path) -> None:
+    found = audit([careless, what], tmp_path, "--fail")
+    assert (found.status, found.findings) == (0, [])
+    assert found.err == "mlockwipe audit: nothing was left uncleared\n"
+
+
+@needs_gcc
+def test_locked_to_the_end_and_clear_is_told_and_no_failure(careless: str, tmp_path: Path) -> None:
+    found = audit([careless, "kept"], tmp_path, "--fail")
+    assert found.status == 0
+    assert found.kinds == [("never-released", "exit")]
+    assert "1 locked to the end, and clear" in found.err
+
+
+@needs_gcc
+@needs_nobody
+@pytest.mark.skipif(not AS_NOBODY, reason="the limit is lowered for another user, which takes root")
+def test_a_refused_lock_is_told_with_the_limit(careless: str, tmp_path: Path) -> None:
+    found = audit([*AS_NOBODY, careless, "refused"], tmp_path, "--fail")
+    assert found.status == 3
+    (finding,) = found.findings
+    assert (finding["kind"], finding["cause"]) == ("lock-refused", "mlock")
+    assert lines(finding["locked"])[0] == line("refused, locked")
+    assert finding["reason"] == "EPERM, RLIMIT_MEMLOCK is 0 bytes"
+
+
+@needs_gcc
+def test_a_mistake_in_a_thread_is_of_that_thread(careless: str, tmp_path: Path) -> None:
+    (finding,) = audit([careless, "thread"], tmp_path).findings
+    assert finding["thread"] != finding["process"]
+    assert "in_thread" in [frame["function"] for frame in finding["locked"]]
+
+
+@needs_gcc
+def test_under_mlockall_everything_counts(careless: str, tmp_path: Path) -> None:
+    found = audit([careless, "all"], tmp_path)
+    assert found.kinds == [("released-uncleared", "exit")]  # the page that was never written is not found
+    (finding,) = found.findings
+    assert finding["pages"] > 10
+    assert lines(finding["locked"])[0] == line("all, locked")
+
+
+@needs_gcc
+def test_the_secret_itself_is_told_nowhere(careless: str, tmp_path: Path) -> None:
+    page = tmp_path / "findings.html"
+    found = audit([careless, "unmapped", "exited"], tmp_path, "--html", str(page))
+    for text in (found.err, (tmp_path / "findings.json").read_text(), page.read_text()):
+        assert "kkk" not in text
+
+
+@needs_gcc
+def test_the_page_has_the_whole_stacks(careless: str, tmp_path: Path) -> None:
+    page = tmp_path / "findings.html"
+    audit([careless, "unlocked"], tmp_path, "--html", str(page))
+    text = page.read_text()
+    assert f"{SOURCE}:{line('unlocked, released')}" in text
+    assert re.search(r"<title>mlockwipe audit: .*/careless.* unlocked</title>", text)
+
+
+PYTHON = """
+import ctypes, mmap
+libc = ctypes.CDLL(None)
+def lock():
+    room = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(room)))
+    libc.mlock(address, 4096)
+    return room, address
+def forget():
+    room, address = lock()
+    room[:6] = bytes([107] * 6)
+    libc.munlock(address, 4096)
+forget()
+"""
+
+
+def test_a_python_program_is_told_by_its_own_lines(tmp_path: Path) -> None:
+    program = tmp_path / "wallet.py"
+    program.write_text(PYTHON)
+    (finding,) = audit([sys.executable, str(program)], tmp_path).findings
+    assert (finding["kind"], finding["bytes"]) == ("unlocked-uncleared", 6)
+    own = {
+        stack: [(f["function"], f["line"]) for f in finding[stack] if (f["file"] or "").endswith("wallet.py")]
+        for stack in ("locked", "released")
+    }
+    assert own == {
+        "locked": [("lock", 7), ("forget", 10), ("<module>", 13)],
+        "released": [("forget", 12), ("<module>", 13)],
+    }
+
+
+def test_what_a_program_left_running_is_audited_too(tmp_path: Path) -> None:
+    program = tmp_path / "daemon.py"
+    program.write_text("import os, time\nif os.fork() == 0:\n    time.sleep(1)\n" + PYTHON.replace("\n", "\n    "))
+    found = audit([sys.executable, str(program)], tmp_path, "--fail")
+    assert found.status == 3
+    assert found.kinds == [("unlocked-uncleared", "munlock")]
+    assert "the command has ended; what it left running is audited until it ends" in found.err
+
+
+def test_an_interrupt_tells_what_was_found_so_far(tmp_path: Path) -> None:
+    program = tmp_path / "daemon.py"
+    program.write_text(PYTHON + "import os, time\nif os.fork() == 0:\n    time.sleep(300)\n")
+    with marked() as processes:
+        command = [MLOCKWIPE, "audit", "--fail", "--", sys.executable, str(program)]
+        running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=processes.environment)
+        assert running.stderr is not None
+        assert "the command has ended" in running.stderr.readline()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(TIMEOUT) == 3
+        processes.kill()  # the daemon has stderr too
+        assert "unlocked-uncleared" in running.stderr.read()
+        running.stderr.close()
+
+
+def test_the_status_is_the_programs_own(tmp_path: Path) -> None:
+    assert audit(["sh", "-c", "exit 7"], tmp_path).status == 7
+    assert audit(["no-such-command"], tmp_path).status == 127
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_command_runs(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [MLOCKWIPE, "audit", "--json", "/no/where.json", "--", "touch", str(tmp_path / "ran")],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 125
+    assert done.stderr.startswith("mlockwipe: the report /no/where.json can't be written")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_command_the_usage_is_shown() -> None:
+    done = subprocess.run([MLOCKWIPE, "audit", "--fail"], capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 2
+    assert "no command given" in done.stderr
+
+
+@needs_gcc
+def test_findings_outlive_a_supervisor_that_is_killed(careless: str, tmp_path: Path) -> None:
+    program = tmp_path / "wallet.py"
+    program.write_text(PYTHON + "import time\nprint('ready', flush=True)\ntime.sleep(300)\n")
+    with marked() as processes:
+        command = [MLOCKWIPE, "audit", "--", sys.executable, str(program)]
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=processes.environment
+        )
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        (supervisor,) = processes.named("mlockwipe-super")
+        os.kill(supervisor, signal.SIGKILL)
+        _, err = running.communicate(timeout=TIMEOUT)
+        assert "unlocked-uncleared" in err
+        deadline = time.monotonic() + TIMEOUT
+        while processes.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Programs that handle a secret well or badly, for mlockwipe audit: `careless MISTAKE ...` makes each in turn, and
+ * always handles one secret as it should. A test looks for the lines that are marked `here:`.
+ */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SIZE 4096
+
+static char *room(void)
+{
+	char *room = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (room == MAP_FAILED)
+		exit(2);
+	return room;
+}
+
+static void fill(char *secret)
+{
+	memset(secret, 'k', 32);
+}
+
+static void careful(void)
+{
+	char *secret = room();
+
+	if (mlock(secret, SIZE))
+		exit(2);
+	fill(secret);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+	munmap(secret, SIZE);
+}
+
+static void unlocked(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: unlocked, locked */
+	fill(secret);
+	munlock(secret, SIZE); /* here: unlocked, released */
+	explicit_bzero(secret, SIZE);
+	munmap(secret, SIZE);
+}
+
+static void unmapped(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: unmapped, locked */
+	fill(secret);
+	munmap(secret, SIZE); /* here: unmapped, released */
+}
+
+static void exited(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: exited, locked */
+	fill(secret);
+}
+
+static void forked(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE); /* here: forked, locked */
+	fill(secret);
+	child = fork();
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+	munmap(secret, SIZE);
+}
+
+/* A server that its starter leaves behind with the only copy. */
+static void daemon_of_it(void)
+{
+	pid_t starter = getpid();
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: daemon, locked */
+	if (fork()) {
+		explicit_bzero(secret, SIZE);
+		munlock(secret, SIZE);
+		_exit(0);
+	}
+	fill(secret);
+	while (getppid() == starter)
+		usleep(10000);
+	usleep(200000); /* until its memory is gone too */
+	explicit_bzero(secret, SIZE);
+}
+
+static void executed(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE);
+	fill(secret);
+	child = fork();
+	if (!child) {
+		execl("/bin/true", "true", NULL);
+		_exit(1);
+	}
+	waitpid(child, NULL, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+	munmap(secret, SIZE);
+}
+
+static void refused(void)
+{
+	struct rlimit none = {0, 0};
+	char *secret = room();
+
+	setrlimit(RLIMIT_MEMLOCK, &none);
+	mlock(secret, SIZE); /* here: refused, locked */
+	fill(secret);
+	munmap(secret, SIZE);
+}
+
+static void hole(void)
+{
+	char *secret = room();
+
+	munmap(secret, SIZE);
+	mlock(secret, SIZE);
+}
+
+static void moved(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: moved, locked */
+	fill(secret);
+	secret = mremap(secret, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room());
+	munmap(secret, SIZE); /* here: moved, released */
+}
+
+static void *in_thread(void *arg)
+{
+	unmapped();
+	return arg;
+}
+
+static void thread(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, in_thread, NULL);
+	pthread_join(thread, NULL);
+}
+
+static void killed(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: killed, locked */
+	fill(secret);
+	raise(SIGKILL);
+}
+
+static void all(void)
+{
+	mlockall(MCL_CURRENT | MCL_FUTURE); /* here: all, locked */
+	munmap(room(), SIZE);
+}
+
+static void kept(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: kept, locked */
+	fill(secret);
+	explicit_bzero(secret, SIZE);
+}
+
+static const struct {
+	const char *name;
+	void (*make)(void);
+} mistakes[] = {
+	{"unlocked", unlocked},
+	{"unmapped", unmapped},
+	{"exited", exited},
+	{"forked", forked},
+	{"daemon", daemon_of_it},
+	{"executed", executed},
+	{"refused", refused},
+	{"hole", hole},
+	{"moved", moved},
+	{"thread", thread},
+	{"killed", killed},
+	{"all", all},
+	{"kept", kept},
+};
+
+int main(int argc, char **argv)
+{
+	careful();
+	for (int i = 1; i < argc; i++)
+		for (size_t j = 0; j < sizeof(mistakes) / sizeof(*mistakes); j++)
+			if (!strcmp(argv[i], mistakes[j].name))
+				mistakes[j].make();
+	return 0;
+}
