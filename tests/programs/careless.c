@@ -190,6 +190,11 @@ static void kept(void)
 	explicit_bzero(secret, SIZE);
 }
 
+static void asleep(void)
+{
+	sleep(300);
+}
+
 static const struct {
 	const char *name;
 	void (*make)(void);
@@ -207,6 +212,7 @@ static const struct {
 	{"killed", killed},
 	{"all", all},
 	{"kept", kept},
+	{"sleep", asleep},
 };
 
 int main(int argc, char **argv)

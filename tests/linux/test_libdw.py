@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Stacks of a stopped program."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlockwipe.linux import libdw, ptrace
+from mlockwipe.linux.libdw import Unwinder
+from tests.c_programs import compiled, needs_gcc
+
+pytestmark = pytest.mark.needs_library("libdw.so.1", "libdw1")
+
+
+@needs_gcc
+def test_a_stack_has_functions_files_and_lines() -> None:
+    program = subprocess.Popen([compiled("careless", "-g", "-fno-optimize-sibling-calls"), "sleep"])
+    try:
+        ptrace.seize(program.pid, 0)
+        seen = set()
+        while "main" not in seen:  # it may have been stopped before
+            ptrace.interrupt(program.pid)
+            os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+            unwinder = Unwinder(program.pid)
+            stack = unwinder.stack(program.pid)
+            unwinder.close()
+            assert unwinder.stack(program.pid) == ()
+            seen = {frame.function for frame in stack}
+            ptrace.cont(program.pid)
+        (main,) = [frame for frame in stack if frame.function == "main"]
+        assert main.file is not None
+        assert main.file.endswith("careless.c")
+        assert main.line is not None
+        assert main.module is not None
+    finally:
+        program.kill()
+        program.wait()
+
+
+def test_a_process_that_is_gone_has_no_stack() -> None:
+    program = subprocess.Popen(["true"])
+    program.wait()
+    assert Unwinder(program.pid).stack(program.pid) == ()
+
+
+def test_no_server_is_asked_for_debugging_information(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libdw, "_library", None)
+    monkeypatch.setenv("DEBUGINFOD_URLS", "http://127.0.0.1:9")
+    libdw.load()
+    assert "DEBUGINFOD_URLS" not in os.environ
+
+
+def test_without_the_library_the_package_is_named() -> None:
+    code = (
+        "import ctypes\nfrom mlockwipe.linux import libdw\n"
+        "def no(name): raise OSError\n"
+        "ctypes.PyDLL = no\n"
+        "libdw.load()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "apt-get install libdw1" in done.stderr
+    assert done.returncode == 1

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+"""`pytest --mlockwipe-audit` on a package of three tests, one of which leaves a secret."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.running import TIMEOUT, marked
+
+pytestmark = pytest.mark.needs_library("libdw.so.1", "libdw1")
+
+TESTS = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None)
+def locked():
+    room = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(room)))
+    libc.mlock(address, 4096)
+    return room, address
+def test_clears():
+    room, address = locked()
+    room[:3] = b"abc"
+    room[:3] = bytes(3)
+    libc.munlock(address, 4096)
+def test_forgets():
+    room, address = locked()
+    room[:3] = b"abc"
+    libc.munlock(address, 4096)
+def test_child_forgets():
+    if os.fork() == 0:
+        room, address = locked()
+        room[:3] = b"abc"
+        os._exit(0)
+    os.wait()
+def test_other(tmp_path):
+    print("it has", "output")
+def test_keeps():
+    global kept
+    kept = locked()
+    kept[0][:3] = b"abc"
+"""
+
+
+def run(place: Path, *options: str) -> tuple[int, str]:
+    (place / "test_wallet.py").write_text(TESTS)
+    command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *options]
+    with marked() as processes:
+        done = subprocess.run(
+            command, cwd=place, capture_output=True, text=True, timeout=TIMEOUT, env=processes.environment
+        )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_tests_that_leave_a_secret_fail_and_no_others(tmp_path: Path) -> None:
+    status, out = run(tmp_path, "--mlockwipe-audit", "--deselect", "test_wallet.py::test_keeps")
+    assert status == 1
+    assert "2 failed, 2 passed" in out
+    assert "FAILED test_wallet.py::test_forgets" in out
+    assert "FAILED test_wallet.py::test_child_forgets" in out
+    assert "unlocked-uncleared (munlock): 3 of 4096 bytes are not zero" in out
+    assert "munlock test_forgets (test_wallet.py:17)" in out
+
+
+def test_a_run_that_leaves_nothing_passes(tmp_path: Path) -> None:
+    status, out = run(tmp_path, "--mlockwipe-audit", "-k", "clears or other")
+    assert status == 0
+    assert "2 passed" in out
+    assert "nothing was left uncleared" in out
+
+
+def test_what_is_found_at_the_end_fails_the_run(tmp_path: Path) -> None:
+    status, out = run(tmp_path, "--mlockwipe-audit", "-k", "keeps")
+    assert status == 1
+    assert "1 passed" in out
+    assert "released-uncleared" in out
+    assert "test_keeps (test_wallet.py" in out
+
+
+def test_without_the_option_nothing_is_audited(tmp_path: Path) -> None:
+    status, out = run(tmp_path)
+    assert status == 0
+    assert "5 passed" in out
+    assert "audit" not in out
