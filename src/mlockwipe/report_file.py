@@ -15,7 +15,7 @@ class ReportFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # the working directory may be another by then
         with self._refusing():
             self.path.open("a", encoding="utf-8").close()
 

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from time import time
+from typing import Any
 
 from mlockwipe.audit.content import Content, content
 from mlockwipe.audit.finding import LOST_BY_FORK, NEVER_RELEASED, REFUSED, RELEASED, UNLOCKED, Finding
@@ -68,7 +69,7 @@ class Auditor:
         failed = -4096 < result < 0
         if not failed and entered is call:
             for finding in found:
-                self._write(finding)
+                self._tell(finding)
         if call.name in _LOCKS or (call.name == "mmap" and call.arguments[3] & MAP_LOCKED):
             if failed:
                 self._refused(task, call, -result)
@@ -96,7 +97,7 @@ class Auditor:
             else:
                 kind = RELEASED if not held.clear else NEVER_RELEASED if cause == "exit" else None
             if kind is not None:
-                self._write(_finding(kind, cause, part, held, ledger, ledger.process, ()))
+                self._tell(_finding(kind, cause, part, held, ledger, ledger.process, ()))
 
     def _concerned(self, task: Task, call: Call) -> list[Range]:
         """What a call releases or unlocks if it succeeds."""
@@ -124,6 +125,7 @@ class Auditor:
         space = task.space
         if space not in self._ledgers:
             self._ledgers[space] = Ledger(task.tgid, _program(task.tgid))
+            self._write({"locks": self._ledgers[space].program})
         ledger = self._ledgers[space]
         lock = Lock(call.name, task.tgid, task.tid, time(), self._stacks.of(task.tgid, task.tid))
         if call.name == "mlockall":
@@ -145,7 +147,7 @@ class Auditor:
         reason = f"{errno.errorcode[number]}, RLIMIT_MEMLOCK is {_limit(task.tgid)}"
         ledger = Ledger(task.tgid, _program(task.tgid))
         finding = _finding(REFUSED, call.name, (start, end, lock), Content(0, 0, 0.0), ledger, task.tid, ())
-        self._write(replace(finding, length=length, reason=reason))
+        self._tell(replace(finding, length=length, reason=reason))
 
     def _settle(self, task: Task, call: Call, result: int) -> None:
         """A call that releases, unlocks or moves has succeeded."""
@@ -163,8 +165,11 @@ class Auditor:
         for start, end in self._concerned(task, call):
             ledger.remove(start, end)
 
-    def _write(self, finding: Finding) -> None:
-        os.write(self._file, json.dumps(finding.as_json()).encode() + b"\n")
+    def _tell(self, finding: Finding) -> None:
+        self._write(finding.as_json())
+
+    def _write(self, line: dict[str, Any]) -> None:
+        os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
 def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, thread: int, stack: Stack) -> Finding:

@@ -4,8 +4,9 @@
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -32,28 +33,39 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
         path.touch(mode=0o600)
         os.environ[FINDINGS] = str(path)
         status = run(Options(command, audit=str(path)))
-        findings = read(path)
-    for file, text in zip(files, (as_document(findings, command, status), as_page(findings, command)), strict=True):
+        findings, programs = read(path), locking(path)
+    for file, text in zip(
+        files, (as_document(findings, command, status, programs), as_page(findings, command, programs)), strict=True
+    ):
         if file is not None:
             file.write(text)
     if status not in (125, 126, 127) or findings:
         console = Console(stderr=True)
-        print_findings(findings, console if console.is_terminal else Console(stderr=True, width=118))
+        print_findings(findings, programs, console if console.is_terminal else Console(stderr=True, width=118))
     return LEFT if fail and any(map(is_fault, findings)) else status
 
 
 def read(path: Path | str, start: int = 0) -> list[Finding]:
     """The findings in a file that an auditor writes, from the byte `start` on."""
-    text = Path(path).read_bytes()[start:].decode()
-    return [Finding.of_json(json.loads(line)) for line in text.splitlines()]
+    return [Finding.of_json(told) for told in _lines(path, start) if "kind" in told]
 
 
-def as_document(findings: Sequence[Finding], command: Sequence[str], status: int) -> str:
+def locking(path: Path | str) -> list[str]:
+    """The programs that have locked memory, by the same file."""
+    return sorted({told["locks"] for told in _lines(path) if "locks" in told})
+
+
+def _lines(path: Path | str, start: int = 0) -> Iterator[dict[str, Any]]:
+    return map(json.loads, Path(path).read_bytes()[start:].decode().splitlines())
+
+
+def as_document(findings: Sequence[Finding], command: Sequence[str], status: int, programs: Sequence[str]) -> str:
     """The findings as JSON text."""
     document = {
         "schema": SCHEMA,
         "command": list(command),
         "status": status,
+        "locking": list(programs),
         "findings": [finding.as_json() for finding in findings],
     }
     return json.dumps(document, indent=2) + "\n"

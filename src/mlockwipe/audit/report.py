@@ -16,19 +16,22 @@ from mlockwipe.linux.libdw import Frame
 _SHOWN = 5  # calls of a stack, in the table
 
 
-def summary(findings: Sequence[Finding]) -> str:
-    """One sentence."""
+def summary(findings: Sequence[Finding], programs: Sequence[str]) -> str:
+    """One sentence. `programs`: those that have locked memory."""
+    if not findings and not programs:
+        return "nothing has locked memory"
     faults = sum(is_fault(finding) for finding in findings)
     rest = len(findings) - faults
     clear = f"; {rest} locked to the end, and clear" if rest else ""
     if not faults:
-        return f"nothing was left uncleared{clear}"
+        names = ", ".join(os.path.basename(program) for program in programs)
+        return f"nothing was left uncleared by {names}{clear}"
     total = sum(finding.bytes for finding in findings)
     ranges = f"{faults} locked range{'s were' if faults > 1 else ' was'}"
     return f"{ranges} left uncleared, lost or refused: {total} bytes that are not zero{clear}"
 
 
-def print_findings(findings: Sequence[Finding], console: Console) -> None:
+def print_findings(findings: Sequence[Finding], programs: Sequence[str], console: Console) -> None:
     """Each place once, the worst first; what is no fault is counted in the last line only."""
     table = Table(show_edge=False, header_style="bold")
     table.add_column("finding")
@@ -45,7 +48,7 @@ def print_findings(findings: Sequence[Finding], console: Console) -> None:
         console.print(table)
         for kind in dict.fromkeys(kinds):
             console.print(f"[bold]{kind}[/]: {MEANINGS[kind]}", highlight=False)
-    console.print(f"mlockwipe audit: {summary(findings)}", highlight=False)
+    console.print(f"mlockwipe audit: {summary(findings, programs)}", highlight=False)
 
 
 def in_words(finding: Finding) -> str:
@@ -112,14 +115,14 @@ p { margin: .3rem 0; } ol { margin: .2rem 0 .6rem; } small { opacity: .75; }
 """
 
 
-def as_page(findings: Sequence[Finding], command: Sequence[str]) -> str:
+def as_page(findings: Sequence[Finding], command: Sequence[str], programs: Sequence[str]) -> str:
     """One HTML page with every place and its whole stacks."""
     name = html.escape(" ".join(command))
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>mlockwipe audit: {name}</title><style>{_STYLE}</style>",
-        f"<h1>mlockwipe audit <code>{name}</code></h1><p>{html.escape(summary(findings))}</p>",
+        f"<h1>mlockwipe audit <code>{name}</code></h1><p>{html.escape(summary(findings, programs))}</p>",
     ]
     for group in grouped(findings):
         parts += _section(group)

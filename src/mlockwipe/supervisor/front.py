@@ -84,6 +84,7 @@ class _Front:
                     continue
                 message = self._channel.receive()
                 if message is None and self._ended is not None:
+                    self._reap_guardian()
                     return self._ended
                 if message is None:
                     _say(self._options, "supervisor and guardian were both killed", always=True)
@@ -100,10 +101,7 @@ class _Front:
                 self._started(pid)
             case "ended":
                 # no descendant is left: the report is final, and no zombie of ours stays for whoever reaps here
-                with suppress(
-                    ChildProcessError
-                ):  # said twice, when the supervisor is killed between this and its end
-                    os.waitpid(self._guardian, 0)
+                self._reap_guardian()
                 self._last = True
             case "exited":
                 return self._after_end(int(rest))
@@ -129,6 +127,10 @@ class _Front:
                 self._apart = True
         ours = (2, self._channel.fileno(), self._signals)
         guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
+
+    def _reap_guardian(self) -> None:
+        with suppress(ChildProcessError):  # done before, if the supervisor was killed between its last words
+            os.waitpid(self._guardian, 0)
 
     def _after_end(self, status: int) -> int | None:
         """The program has ended; an audit waits for what it has started."""
