@@ -31,6 +31,7 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "munmap-unlocked": calls.munmap_unlocked,
     "munmap-spaced": calls.munmap_spaced,
     "munmap-locked": calls.munmap_locked,
+    "audit": calls.audit,
     "fork": processes.fork,
     "release-64mib": release.small,
     "release-1gib": release.large,

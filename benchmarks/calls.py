@@ -85,6 +85,32 @@ def lock_cycle(run: Runner) -> list[Figure]:
     return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"))]
 
 
+def audit(run: Runner) -> list[Figure]:
+    """Against the supervisor alone: what looking at the memory and at the stacks adds."""
+    return [
+        _audit(run, "audit-clear", "lock cycle, left clear, under audit", "cycle", run.program("cycle"), _SPACED),
+        _audit(
+            run, "audit-left", "munmap of a locked page not clear, under audit", "munmap",
+            run.program("unmap"), _SPACED, "locked", left=_SPACED + 1,  # and one at the exit
+        ),
+    ]  # fmt: skip
+
+
+def _audit(
+    run: Runner, name: str, what: str, time: str, program: str, count: int, *words: str, left: int = 0
+) -> Figure:
+    command = program, *words, str(count)
+    rounds = Rounds.interleave(
+        {
+            "bare": lambda: run.bare(*command),
+            "mlockwipe": lambda: run.supervised(*command),
+            "audit": lambda: run.audited(*command, left=left),
+        },
+        run.rounds,
+    )
+    return Figure(name, what, "x", rounds.ratio("audit", "mlockwipe", time), rounds.medians(time))
+
+
 def attach(run: Runner) -> list[Figure]:
     command = run.program("first_lock"), str(_ATTACHED)
     rounds = Rounds.interleave(

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Audit real programs on this machine, each as it ends by itself and as it is killed: prints the table of
-docs/audit-findings.md. `.venv/bin/python docs/audit_findings.py [NAME ...]`; what is not installed is left out by name.
+docs/audit-findings.md. `.venv/bin/python docs/audit_findings.py [NAME ...]`; what is missing is left out by name.
 
 Each scenario is a shell script that starts, uses and ends the program, in an empty directory, with PY for a Python.
 """

@@ -42,14 +42,14 @@ def content(files: Files, ranges: Iterable[Range]) -> Content:
             size = min(_CHUNK, end - address)
             try:
                 os.preadv(files.memory, [_view[:size]], address)
-                found = _CHUNK - _room.count(0)
+                found = size - _room.count(0, 0, size)
                 if found:
                     in_use += found
                     pages += sum(_room.count(0, at, at + PAGE_SIZE) < PAGE_SIZE for at in range(0, size, PAGE_SIZE))
                     if sampled < _SAMPLE:
                         sampled += size
                         for value in range(1, 256):
-                            histogram[value] += _room.count(value)
+                            histogram[value] += _room.count(value, 0, size)
             finally:
                 _room[:] = _ZEROS
     return Content(pages, in_use, _entropy(histogram))
