@@ -69,6 +69,7 @@ MISTAKES = {
     "exited": ("released-uncleared", "exit"),
     "forked": ("lost-by-fork", "exit"),
     "moved": ("released-uncleared", "munmap"),
+    "neighbour": ("unlocked-uncleared", "munlock"),
     "killed": ("released-uncleared", "SIGKILL"),
     "daemon": ("lost-by-fork", "exit"),
 }
@@ -87,7 +88,7 @@ def test_each_mistake_is_named_with_its_lines(mistake: str, careless: str, tmp_p
         assert finding["released"] == []
     clear = mistake == "daemon"
     assert (finding["pages"], finding["bytes"]) == ((0, 0) if clear else (1, 32))
-    assert finding["length"] == 4096
+    assert finding["length"] == (32 if mistake == "neighbour" else 4096)
     assert finding["program"] == careless
     assert found.status == (128 + signal.SIGKILL if mistake == "killed" else 0)
     assert MISTAKES[mistake][0] in found.err
@@ -102,7 +103,7 @@ def test_three_mistakes_and_one_secret_handled_well(careless: str, tmp_path: Pat
 
 
 @needs_gcc
-@pytest.mark.parametrize("what", ["", "executed", "hole"])
+@pytest.mark.parametrize("what", ["", "executed", "hole", "beside"])
 def test_what_is_no_mistake_passes(what: str, careless: str, tmp_path: Path) -> None:
     found = audit([careless, what], tmp_path, "--fail")
     assert (found.status, found.findings) == (0, [])

@@ -38,6 +38,14 @@ def test_bytes_and_pages_are_counted(files: Files) -> None:
     assert content(files, [(at, at + PAGE)]).bytes == 4
 
 
+def test_only_the_bytes_that_are_asked_for_count(files: Files) -> None:
+    at = room()
+    write(files, at, b"a" * PAGE * PAGES)
+    assert content(files, [(at + 10, at + 13)]) == module.Content(1, 3, 0.0)
+    across = content(files, [(at + PAGE - 1, at + 20 * PAGE + 1)])
+    assert (across.pages, across.bytes) == (21, 19 * PAGE + 2)
+
+
 @pytest.mark.parametrize(
     ("text", "entropy"), [(b"k" * 64, 0.0), (b"ab" * 50, 1.0), (bytes(range(256)), 7.99), (b"", 0.0)]
 )

@@ -152,6 +152,32 @@ static void moved(void)
 	munmap(secret, SIZE); /* here: moved, released */
 }
 
+/* Two secrets on one page: locks don't nest, so to unlock the one is to unlock both. */
+static void neighbour(void)
+{
+	char *page = room();
+
+	mlock(page, 32); /* here: neighbour, locked */
+	fill(page);
+	mlock(page + 64, 32);
+	fill(page + 64);
+	explicit_bzero(page + 64, 32);
+	munlock(page + 64, 32); /* here: neighbour, released */
+	explicit_bzero(page, 32);
+}
+
+/* What was never locked itself may lie beside a secret, and is no affair of it. */
+static void beside(void)
+{
+	char *page = room();
+
+	mlock(page, 32);
+	fill(page);
+	memset(page + 64, 'u', 64);
+	explicit_bzero(page, 32);
+	munlock(page, 32);
+}
+
 static void *in_thread(void *arg)
 {
 	unmapped();
@@ -208,6 +234,8 @@ static const struct {
 	{"refused", refused},
 	{"hole", hole},
 	{"moved", moved},
+	{"neighbour", neighbour},
+	{"beside", beside},
 	{"thread", thread},
 	{"killed", killed},
 	{"all", all},

@@ -135,19 +135,21 @@ class Auditor:
         elif call.name == "mmap":
             ledger.add(*span(result, call.arguments[1]), lock)
         else:
-            ledger.add(*span(call.arguments[0], call.arguments[1]), lock)
+            ledger.add(call.arguments[0], call.arguments[0] + call.arguments[1], lock)
 
     def _refused(self, task: Task, call: Call, number: int) -> None:
         if number not in _REFUSALS or (call.name in ("mlock", "mlock2") and not _is_mapped(task, call)):
             return  # a mistake in the arguments
-        start, end = (0, 0) if call.name in ("mlockall", "mmap") else span(call.arguments[0], call.arguments[1])
-        length = call.arguments[1] if call.name == "mmap" else end - start
+        start = 0 if call.name in ("mlockall", "mmap") else call.arguments[0]
+        length = 0 if call.name == "mlockall" else call.arguments[1]
         stack = self._stacks.of(task.tgid, task.tid)
         lock = Lock(call.name, task.tgid, task.tid, time(), stack)
         reason = f"{errno.errorcode[number]}, RLIMIT_MEMLOCK is {_limit(task.tgid)}"
         ledger = Ledger(task.tgid, _program(task.tgid))
-        finding = _finding(REFUSED, call.name, (start, end, lock), Content(0, 0, 0.0), ledger, task.tid, ())
-        self._tell(replace(finding, length=length, reason=reason))
+        finding = _finding(
+            REFUSED, call.name, (start, start + length, lock), Content(0, 0, 0.0), ledger, task.tid, ()
+        )
+        self._tell(replace(finding, reason=reason))
 
     def _settle(self, task: Task, call: Call, result: int) -> None:
         """A call that releases, unlocks or moves has succeeded."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor.calls import page_up
 from mlockwipe.supervisor.keeper import Files
 from mlockwipe.supervisor.ranges import Range
 
@@ -34,24 +35,28 @@ class Content:
 
 
 def content(files: Files, ranges: Iterable[Range]) -> Content:
-    """What the resident anonymous pages in `ranges` hold. Raises OSError when they can't be read."""
+    """What `ranges`, of single bytes, hold in resident anonymous pages. Raises OSError when they can't be read."""
     pages = in_use = sampled = 0
     histogram = [0] * 256
-    for _, (start, end) in wipe.sensitive_pages(files, ranges):
-        for address in range(start, end, _CHUNK):
-            size = min(_CHUNK, end - address)
-            try:
-                os.preadv(files.memory, [_view[:size]], address)
-                found = size - _room.count(0, 0, size)
-                if found:
-                    in_use += found
-                    pages += sum(_room.count(0, at, at + PAGE_SIZE) < PAGE_SIZE for at in range(0, size, PAGE_SIZE))
-                    if sampled < _SAMPLE:
-                        sampled += size
-                        for value in range(1, 256):
-                            histogram[value] += _room.count(value, 0, size)
-            finally:
-                _room[:] = _ZEROS
+    for first, last in ranges:
+        for _, (start, end) in wipe.sensitive_pages(files, [(first & -PAGE_SIZE, page_up(last))]):
+            for address in range(start, end, _CHUNK):
+                size = min(_CHUNK, end - address)
+                low, high = max(0, first - address), min(size, last - address)
+                try:
+                    os.preadv(files.memory, [_view[low:high]], address + low)
+                    found = size - _room.count(0, 0, size)
+                    if found:
+                        in_use += found
+                        pages += sum(
+                            _room.count(0, at, at + PAGE_SIZE) < PAGE_SIZE for at in range(0, size, PAGE_SIZE)
+                        )
+                        if sampled < _SAMPLE:
+                            sampled += size
+                            for value in range(1, 256):
+                                histogram[value] += _room.count(value, 0, size)
+                finally:
+                    _room[:] = _ZEROS
     return Content(pages, in_use, _entropy(histogram))
 
 

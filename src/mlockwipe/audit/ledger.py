@@ -21,7 +21,9 @@ class Lock:
     inherited: bool = False
 
 
-Part = tuple[int, int, Lock]  # [start, end) in bytes, and what locked it
+# [start, end) and what locked it: what the call has named, to the byte, though the kernel locks whole pages. What
+# else lies on them is the business of whoever locks that.
+Part = tuple[int, int, Lock]
 
 
 class Ledger:
