@@ -69,6 +69,10 @@ module: $(VENV)/.lab ## build the module for Debian's 6.1 and 6.12, and run the 
 deb: $(VENV)/.runtime ## make dist/mlockwipe-dkms_*.deb, the module's sources for DKMS
 	@$(BIN)/python kernel/make_deb.py dist
 
+.PHONY: man
+man: setup ## write the manual pages to build/man
+	@$(BIN)/python docs/man.py build/man
+
 .PHONY: lab-keys
 lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes long)
 	@$(BIN)/mlockwipe lab keys --kernel debian-6.1 --kernel debian-6.12 --json keys.json

@@ -19,7 +19,7 @@ from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
 from mlockwipe.supervisor.options import Options
 
-VERBS = ["run", "verify", "status", "lab", "kernel", "completion"]
+VERBS = ["run", "audit", "verify", "status", "lab", "kernel", "completion"]
 
 
 class Front(types.ModuleType):
@@ -58,7 +58,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no verb given: it is one of run, verify, status, lab, kernel, completion"),
+        ([], "no verb given: it is one of run, audit, verify, status, lab, kernel, completion"),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
         (["--bogus"], "unrecognized arguments: --bogus"),
@@ -98,7 +98,7 @@ def test_usage_error_is_one_sentence_with_status_2(
 
 
 def options(**changes: Any) -> dict[str, Any]:
-    plain = {"command": ["ls"], "strict": False, "unmap": True, "report": None, "verbosity": 0}
+    plain = {"command": ["ls"], "strict": False, "unmap": True, "report": None, "audit": None, "verbosity": 0}
     return plain | changes
 
 

@@ -113,7 +113,7 @@ def call(arguments: list[str]) -> int:
     if first in VERBS:
         verb = VERBS[first]
         return verb.call(verb.parser(first).parse_args(arguments[1:]))
-    top = _top_parser()
+    top = top_parser()
     if not first:
         top.error(f"no verb given: it is one of {', '.join(VERBS)}")
     if not first.startswith("-"):
@@ -122,7 +122,7 @@ def call(arguments: list[str]) -> int:
     return top.error(f"the verb comes first, not '{first}'")
 
 
-def _top_parser() -> _Parser:
+def top_parser() -> _Parser:
     verbs = "\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items())
     parser = _Parser(
         "mlockwipe",
@@ -458,7 +458,7 @@ def _completion(arguments: argparse.Namespace) -> int:
     import shtab
 
     # shtab follows argparse's own tree of subparsers; call() goes without it.
-    top = _top_parser()
+    top = top_parser()
     subparsers = top.add_subparsers(metavar="VERB", parser_class=argparse.ArgumentParser)
     for name, verb in VERBS.items():
         parser = subparsers.add_parser(name, help=verb.summary)
