@@ -13,8 +13,9 @@ from mlockwipe import __version__, verbs
 def page(name: str, summary: str, parser: object, others: list[str]) -> str:
     """A page in the order of man-pages(7), with a line of what it is about for whatis(1)."""
     text = str(Manpage(parser))
-    body = text[text.index(".SH SYNOPSIS") :].replace(".SH COMMENTS\nexample:\n", ".SH EXAMPLES\n.nf\n")
-    body = re.sub(r"\.SH\n([A-Z ]+)", r".SH \1", body)
+    body = re.sub(r"\.SH\n([A-Z ]+)", r".SH \1", text[text.index(".SH SYNOPSIS") :])
+    body = body.replace(".SH COMMENTS\nverbs:\n", ".SH VERBS\n.nf\n").replace(".SH COMMENTS\n", "")
+    body = body.replace("\nexample:\n", "\n.fi\n.SH EXAMPLES\n.nf\n")
     see = ",\n".join(f".BR {other} (1)" for other in others if other != name)
     return (
         f'.TH {name.upper()} 1 "" "mlockwipe {__version__}" "User Commands"\n'

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The manual pages: one for each verb, that man accepts without a warning."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,11 @@ def test_there_is_one_for_each_verb(pages: Path) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_it_is_shown_without_a_warning(name: str, pages: Path) -> None:
     shown = subprocess.run(
-        ["man", "--warnings", "-l", str(pages / f"{name}.1")], capture_output=True, text=True, check=True
+        ["man", "--warnings", "-l", str(pages / f"{name}.1")],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "MANWIDTH": "300"},
     )
     assert shown.stderr == ""
     text = " ".join(shown.stdout.split())
