@@ -29,6 +29,26 @@ def test_pairs_are_counted_by_page(tmp_path: Path) -> None:
     ram.close()
 
 
+def test_pages_that_were_painted_whole_are_told_from_others(tmp_path: Path) -> None:
+    """What is skipped for speed against what a plain search finds."""
+    first, second, other = (word.to_bytes(8, "little") for word in (FIRST, SECOND, OTHER))
+    marked = ((first + second) * 7 + first + other) * (PAGE_SIZE // 128)
+    broken = bytearray(marked)
+    broken[2000:2008] = bytes(8)
+    shifted = b"x" + marked[:-1]
+    content = {page * PAGE_SIZE: bytes(data) for page, data in enumerate((marked, broken, shifted, marked), 100)}
+    ram = ram_with(tmp_path / "ram", content)
+    expected: dict[int, dict[int, int]] = {SECOND: {}, OTHER: {}}
+    for word in (SECOND, OTHER):
+        for at in ram.find(first + word.to_bytes(8, "little")):
+            pages = expected[word]
+            pages[at // PAGE_SIZE] = pages.get(at // PAGE_SIZE, 0) + 1
+    assert expected[SECOND][100] == 7 * 32
+    assert expected[OTHER][100] == 32
+    assert ram.pairs(FIRST, [SECOND, OTHER]) == expected
+    ram.close()
+
+
 def test_a_needle_is_found_at_any_place_and_across_pages_and_parts(tmp_path: Path) -> None:
     places = [0, 3 * PAGE_SIZE - 7, (32 << 20) - 3, (64 << 20) + 1, SIZE - 16]
     around = {place & -PAGE_SIZE: b"\1" * PAGE_SIZE for place in places}

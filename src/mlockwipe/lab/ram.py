@@ -9,6 +9,7 @@ hw/i386/pc_q35.c), so an offset in the file is a physical address of the guest.
 import ctypes
 import errno
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +19,20 @@ from mlockwipe.linux.libc import function
 from mlockwipe.linux.mm import PAGE_SIZE
 
 _PART = 32 << 20  # bytes
+_BLOCK = 128  # bytes: what mlockwipe.contract.pattern paints repeats after so many
 SMALLEST_NEEDLE = 8  # bytes: shorter ones turn up by chance
 
 
 _memmem = function(
     "memmem", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t, sleeps=True
 )
+
+
+def _following(first: bytes, block: bytes) -> Iterator[bytes]:
+    at = block.find(first)
+    while at >= 0:
+        yield (block + block)[at + 8 : at + 16]
+        at = block.find(first, at + 1)
 
 
 class Ram:
@@ -72,14 +81,36 @@ class Ram:
 
         A page is a number: its physical address / PAGE_SIZE. Words are little-endian.
         """
-        wanted = {second.to_bytes(8, "little"): second for second in seconds}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            parts = pool.map(lambda part: self._followers(first.to_bytes(8, "little"), *part), list(self._parts(8)))
+            followers = Counter[tuple[bytes, int]]()
+            for part in parts:
+                followers.update(part)
         found: dict[int, dict[int, int]] = {second: {} for second in seconds}
-        for at in self.find(first.to_bytes(8, "little")):
-            second = wanted.get(ctypes.string_at(self._start + at + 8, 8)) if at + 16 <= self._size else None
-            if second is not None:
-                pages = found[second]
-                pages[at // PAGE_SIZE] = pages.get(at // PAGE_SIZE, 0) + 1
+        for (word, page), times in followers.items():
+            second = int.from_bytes(word, "little")
+            if second in found:
+                found[second][page] = times
         return found
+
+    def _followers(self, first: bytes, start: int, end: int) -> Counter[tuple[bytes, int]]:
+        """How often each word follows `first` in each page of [start, end)."""
+        followers = Counter[tuple[bytes, int]]()
+        while start < end and (found := _memmem(self._start + start, end - start, first, 8)):
+            at = found - self._start
+            start = at + 1
+            if at % PAGE_SIZE == 0 and at + PAGE_SIZE <= self._size:
+                # As a rule a whole page that was painted, now or long ago: one block again and again.
+                page = ctypes.string_at(found, PAGE_SIZE)
+                block = page[:_BLOCK]
+                if block * (PAGE_SIZE // _BLOCK) == page:
+                    for word, times in Counter(_following(first, block)).items():
+                        followers[word, at // PAGE_SIZE] = times * (PAGE_SIZE // _BLOCK)
+                    start = at + PAGE_SIZE
+                    continue
+            if at + 16 <= self._size:
+                followers[ctypes.string_at(found + 8, 8), at // PAGE_SIZE] += 1
+        return followers
 
     def _data(self) -> Iterator[tuple[int, int]]:
         """The parts of the file that were ever written: what a guest has not touched is a hole."""
