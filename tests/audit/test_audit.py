@@ -16,6 +16,7 @@ import pytest
 
 from tests.c_programs import SOURCES, compiled, needs_gcc
 from tests.running import MLOCKWIPE, TIMEOUT, marked
+from tests.terminal import CTRL_C, terminal
 from tests.unprivileged import AS_NOBODY, needs_nobody
 
 pytestmark = [pytest.mark.needs_library("libdw.so.1", "libdw1")]
@@ -71,6 +72,7 @@ MISTAKES = {
     "moved": ("released-uncleared", "munmap"),
     "neighbour": ("unlocked-uncleared", "munlock"),
     "killed": ("released-uncleared", "SIGKILL"),
+    "child_locks": ("released-uncleared", "exit"),
     "daemon": ("lost-by-fork", "exit"),
 }
 
@@ -103,7 +105,7 @@ def test_three_mistakes_and_one_secret_handled_well(careless: str, tmp_path: Pat
 
 
 @needs_gcc
-@pytest.mark.parametrize("what", ["", "executed", "hole", "beside"])
+@pytest.mark.parametrize("what", ["", "executed", "child_clears", "not_for_children", "hole", "beside"])
 def test_what_is_no_mistake_passes(what: str, careless: str, tmp_path: Path) -> None:
     found = audit([careless, what], tmp_path, "--fail")
     assert (found.status, found.findings) == (0, [])
@@ -266,3 +268,14 @@ def test_findings_outlive_a_supervisor_that_is_killed(careless: str, tmp_path: P
         deadline = time.monotonic() + TIMEOUT
         while processes.processes() and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def test_ctrl_c_at_a_terminal_tells_what_was_found_so_far(tmp_path: Path) -> None:
+    program = tmp_path / "daemon.py"
+    program.write_text(PYTHON + "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(300)\n")
+    with terminal() as user:
+        user.type(f"{MLOCKWIPE} audit --fail -- {sys.executable} {program}; echo status $?\n")
+        user.until("the command has ended")
+        user.type(CTRL_C)
+        assert "unlocked-uncleared" in user.until("status 3\\s")
+        user.processes.kill()

@@ -123,6 +123,58 @@ static void executed(void)
 	munmap(secret, SIZE);
 }
 
+/* A child that clears its copies, while its parent is there: it did what it could. */
+static void child_clears(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE);
+	fill(secret);
+	child = fork();
+	if (!child) {
+		explicit_bzero(secret, SIZE);
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+}
+
+static void not_for_children(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE);
+	madvise(secret, SIZE, MADV_DONTFORK);
+	fill(secret);
+	child = fork();
+	if (!child)
+		_exit(0);
+	waitpid(child, NULL, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+}
+
+/* The child locks its copy, and then it is as good as any. */
+static void child_locks(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE);
+	fill(secret);
+	child = fork();
+	if (!child) {
+		mlock(secret, SIZE); /* here: child_locks, locked */
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+}
+
 static void refused(void)
 {
 	struct rlimit none = {0, 0};
@@ -231,6 +283,9 @@ static const struct {
 	{"forked", forked},
 	{"daemon", daemon_of_it},
 	{"executed", executed},
+	{"child_clears", child_clears},
+	{"not_for_children", not_for_children},
+	{"child_locks", child_locks},
 	{"refused", refused},
 	{"hole", hole},
 	{"moved", moved},
