@@ -10,13 +10,15 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from time import time
-from typing import Any
+from traceback import format_exc
+from typing import Any, TypeVar, cast
 
 from mlockwipe.audit.content import Content, content
 from mlockwipe.audit.finding import LOST_BY_FORK, NEVER_RELEASED, REFUSED, RELEASED, UNLOCKED, Finding
 from mlockwipe.audit.ledger import Ledger, Lock, Part
-from mlockwipe.audit.stacks import Stack, Stacks
+from mlockwipe.audit.stacks import Stacks
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.supervisor.address_space import AddressSpace
@@ -25,9 +27,24 @@ from mlockwipe.supervisor.filters import MAP_LOCKED
 from mlockwipe.supervisor.ranges import Range
 from mlockwipe.supervisor.task import Task
 
+Hook = TypeVar("Hook", bound=Callable[..., None])
+
 _LOCKS = ("mlock", "mlock2", "mlockall")
 _UNLOCKS = ("munlock", "munlockall")
 _REFUSALS = (errno.EPERM, errno.ENOMEM, errno.EAGAIN)
+
+
+def _never_in_the_way(method: Hook) -> Hook:
+    """The program's work comes first: a defect here must not end its supervisor, and the program with it."""
+
+    @wraps(method)
+    def guarded(self: "Auditor", *arguments: Any) -> None:
+        try:
+            method(self, *arguments)
+        except Exception:
+            self._say("audit", f"this is a defect of mlockwipe audit, which may miss things:\n{format_exc()}")
+
+    return cast(Hook, guarded)
 
 
 class Auditor:
@@ -42,13 +59,13 @@ class Auditor:
             int, tuple[Call, list[Finding]]
         ] = {}  # by thread: what a call will leave if it succeeds
 
+    @_never_in_the_way
     def entered(self, task: Task, call: Call) -> None:
-        """A call of a stopped task is about to be made, and nothing is wiped for it yet."""
+        """A call is about to be made, and nothing is wiped for it yet."""
         ledger = self._ledgers.get(task.space)
         if ledger is None or call.name in _LOCKS or task.space.keeper is None:
             return
         found: list[Finding] = []
-        stack: Stack | None = None
         for start, end in self._concerned(task, call):
             for part in ledger.within(start, end):
                 held = self._content(task.space, part)
@@ -56,20 +73,19 @@ class Auditor:
                     kind = LOST_BY_FORK if self._is_lost(ledger, held) else None
                 else:
                     kind = None if held.clear else UNLOCKED if call.name in _UNLOCKS else RELEASED
-                if kind is None:
-                    continue
-                if stack is None:
-                    stack = self._stacks.of(task.tgid, task.tid)
-                found.append(_finding(kind, call.name, part, held, ledger, task.tid, stack))
+                if kind is not None:
+                    found.append(_finding(kind, call.name, part, held, ledger, task.tid))
         self._under_way[task.tid] = call, found
 
+    @_never_in_the_way
     def returned(self, task: Task, call: Call, result: int) -> None:
-        """The call has returned, and the address space knows what came of it."""
+        """The call has returned, its task is stopped, and the address space knows what came of it."""
         entered, found = self._under_way.pop(task.tid, (call, []))
         failed = -4096 < result < 0
-        if not failed and entered is call:
+        if found and not failed and entered is call:
+            stack = self._stacks.of(task.tgid, task.tid)
             for finding in found:
-                self._tell(finding)
+                self._tell(replace(finding, released=stack))
         if call.name in _LOCKS or (call.name == "mmap" and call.arguments[3] & MAP_LOCKED):
             if failed:
                 self._refused(task, call, -result)
@@ -78,11 +94,13 @@ class Auditor:
         elif not failed and task.space in self._ledgers:
             self._settle(task, call, result)
 
+    @_never_in_the_way
     def forked(self, parent: AddressSpace, child: AddressSpace, process: int) -> None:
         """A child has got copies of all that its parent had locked."""
         if parent in self._ledgers:
             self._ledgers[child] = self._ledgers[parent].of_child(process, parent)
 
+    @_never_in_the_way
     def ended(self, space: AddressSpace, cause: str, process: int) -> None:
         """No task uses an address space any more, `process` was the last, and it is not wiped yet."""
         self._stacks.forget(process)
@@ -97,7 +115,7 @@ class Auditor:
             else:
                 kind = RELEASED if not held.clear else NEVER_RELEASED if cause == "exit" else None
             if kind is not None:
-                self._tell(_finding(kind, cause, part, held, ledger, ledger.process, ()))
+                self._tell(_finding(kind, cause, part, held, ledger, ledger.process))
 
     def _concerned(self, task: Task, call: Call) -> list[Range]:
         """What a call releases or unlocks if it succeeds."""
@@ -146,9 +164,7 @@ class Auditor:
         lock = Lock(call.name, task.tgid, task.tid, time(), stack)
         reason = f"{errno.errorcode[number]}, RLIMIT_MEMLOCK is {_limit(task.tgid)}"
         ledger = Ledger(task.tgid, _program(task.tgid))
-        finding = _finding(
-            REFUSED, call.name, (start, start + length, lock), Content(0, 0, 0.0), ledger, task.tid, ()
-        )
+        finding = _finding(REFUSED, call.name, (start, start + length, lock), Content(0, 0, 0.0), ledger, task.tid)
         self._tell(replace(finding, reason=reason))
 
     def _settle(self, task: Task, call: Call, result: int) -> None:
@@ -174,7 +190,7 @@ class Auditor:
         os.write(self._file, json.dumps(line).encode() + b"\n")
 
 
-def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, thread: int, stack: Stack) -> Finding:
+def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, thread: int) -> Finding:
     start, end, lock = part
     return Finding(
         kind,
@@ -191,7 +207,7 @@ def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, t
         lock.call,
         lock.process,
         lock.stack,
-        stack,
+        (),
     )
 
 
