@@ -39,6 +39,22 @@ def test_a_stack_has_functions_files_and_lines() -> None:
         program.wait()
 
 
+def test_a_program_that_is_not_stopped_has_no_stack_and_has_one_again_when_it_is() -> None:
+    program = subprocess.Popen(["sleep", "300"])
+    try:
+        ptrace.seize(program.pid, 0)
+        unwinder = Unwinder(program.pid)
+        for _ in range(3):
+            assert unwinder.stack(program.pid) == ()
+        ptrace.interrupt(program.pid)
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED)
+        assert unwinder.stack(program.pid) != ()
+        unwinder.close()
+    finally:
+        program.kill()
+        program.wait()
+
+
 def test_a_process_that_is_gone_has_no_stack() -> None:
     program = subprocess.Popen(["true"])
     program.wait()

@@ -95,11 +95,14 @@ class Unwinder:
     def __init__(self, pid: int) -> None:
         self._dw = load()
         self._pid = pid
-        self._dwfl = self._dw.begin(ctypes.addressof(self._dw.callbacks))
         self._named: dict[int, Frame] = {}
+        self._open()
+
+    def _open(self) -> None:
+        self._dwfl = self._dw.begin(ctypes.addressof(self._dw.callbacks))
         if self._dwfl and self._report():
             # True: it is stopped already, by us
-            self._attached = self._dw.attach(self._dwfl, pid, True) == 0
+            self._attached = self._dw.attach(self._dwfl, self._pid, True) == 0
         else:
             self._attached = False
 
@@ -139,6 +142,11 @@ class Unwinder:
             return _OK
 
         self._dw.frames(self._dwfl, tid, _VISITOR(visit), None)
+        if not found:
+            # It was killed, or is not stopped. The next try would abort this process: libdw (0.188) asserts in
+            # pid_set_initial_registers that no failed one has gone before.
+            self.close()
+            self._open()
         return found
 
     def _name(self, address: int) -> Frame:
