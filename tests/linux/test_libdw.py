@@ -26,7 +26,6 @@ def test_a_stack_has_functions_files_and_lines() -> None:
             unwinder = Unwinder(program.pid)
             stack = unwinder.stack(program.pid)
             unwinder.close()
-            assert unwinder.stack(program.pid) == ()
             seen = {frame.function for frame in stack}
             ptrace.cont(program.pid)
         (main,) = [frame for frame in stack if frame.function == "main"]

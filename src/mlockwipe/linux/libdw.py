@@ -114,8 +114,11 @@ class Unwinder:
 
     def stack(self, tid: int) -> tuple[Frame, ...]:
         """The calls of a stopped thread, innermost first; as far as they can be followed, so perhaps none."""
-        if not self._attached:
-            return ()
+        if not self._attached:  # it had only begun
+            self.close()
+            self._open()
+            if not self._attached:
+                return ()
         addresses = self._addresses(tid)
         if any(self._dw.module_at(self._dwfl, address) is None for address in addresses):
             self._report()  # something was loaded since
