@@ -74,8 +74,8 @@ def build(
         _check_tree(tree)
         with _alone(tree / ".lock-mlockwipe", on_line):
             apply(chosen, tree)
-            return _build(tree, tree / f".build-{Path(config).stem}", config, settings, on_line)
-    place = cache() / f"build-{series}-{Path(config).stem}"
+            return _build(tree, tree / f".build-{Path(config).name}", config, settings, on_line)
+    place = cache() / f"build-{series}-{Path(config).name}"
     with _alone(cache() / f".lock-{series}", on_line):
         tree = debian_source(series)
         _check_tree(tree)
