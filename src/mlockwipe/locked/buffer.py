@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from hmac import compare_digest
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 from mlockwipe.locked import terminal
 from mlockwipe.locked.pool import POOL, Slot
@@ -16,28 +16,27 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _FIRST_READ = 4096  # bytes
-
-
-class _Byte(ctypes.Union):
-    # ctypes calls an array of c_ubyte '<B', which memoryview can neither index nor cast; one of unions it calls 'B'.
-    _fields_: ClassVar = [("value", ctypes.c_ubyte)]
+_FULL_RO = 284  # PyBUF_FULL_RO of Include/cpython/object.h: what memoryview asks for
 
 
 # A class in Python can export a buffer by itself from Python 3.12 on (PEP 688). Before, it has to inherit that from a
-# type in C, of which only ctypes' can lie at any place in memory. Their length is part of the type, so every length
-# has a type of its own. The memory is borrowed by from_buffer: it stays mapped while anything refers to the array,
-# a memoryview of it for one.
-_borrow: Any = type(ctypes.Array).from_buffer
+# type in C, of which only ctypes' can lie at any place in memory. It is a structure and no array: memoryview reads
+# the strides of what it is compared with or assigned from, an array of ctypes has none, and the interpreter crashes
+# (3.11 and 3.13: memoryview(bytearray(4)) == (ctypes.c_ubyte * 4)()). A structure has no dimension, and needs none.
+#
+# The memory is borrowed by from_buffer: it stays mapped while anything refers to the structure, as a memoryview does.
+_borrow: Any = type(ctypes.Structure).from_buffer
 
 
-class LockedBuffer(ctypes.Array[_Byte]):
+class LockedBuffer(ctypes.Structure):
     """Bytes of a fixed number in locked memory, for a secret; cleared when they are released.
 
     LockedBuffer(32) has 32 zeros; LockedBuffer(data) has a copy of `data`, bytes or anything like them.
 
     It is a writable bytes-like object: what takes one (hashlib, os.readv, readinto) gets the memory itself. A slice
-    is a memoryview of the part, no copy. It is equal to bytes-like objects of the same content, which takes as long
-    whatever that is. It can't be hashed, pickled or copied, and shows nothing of its content.
+    is a memoryview of the part, no copy; buffer[:] is for what takes a memoryview alone. It is equal to bytes-like
+    objects of the same content, which takes as long whatever that is. It can't be hashed, pickled or copied, and
+    shows nothing of its content.
 
     It is released by `release`, at the end of a `with` block, when nothing refers to it any more, and when the
     interpreter ends. Then its content is zeros, also in a memoryview that is still there, and its methods raise
@@ -46,9 +45,7 @@ class LockedBuffer(ctypes.Array[_Byte]):
     Raises LockLimitReached when RLIMIT_MEMLOCK leaves no room, and OSError when the kernel has no memory.
     """
 
-    _type_ = _Byte
-    _length_ = 0
-    __slots__ = ("_released", "_slot")
+    __slots__ = ("__weakref__", "_released", "_slot")
     _slot: Slot
     _released: bool
 
@@ -65,7 +62,7 @@ class LockedBuffer(ctypes.Array[_Byte]):
 
     def __init__(self, source: "int | Buffer") -> None:
         if not isinstance(source, int):
-            self[:] = memoryview(source).cast("B")
+            self[:] = source
 
     @classmethod
     def from_fd(cls, fd: int, *, limit: int = 65536) -> Self:
@@ -98,7 +95,7 @@ class LockedBuffer(ctypes.Array[_Byte]):
         terminal: then from_fd(0) may be what is wanted.
         """
         with LockedBuffer(terminal.LONGEST_LINE + 1) as room:
-            return cls(room[: terminal.read_line(path, prompt, memoryview(room))])
+            return cls(room[: terminal.read_line(path, prompt, room[:])])
 
     @property
     def released(self) -> bool:
@@ -133,19 +130,26 @@ class LockedBuffer(ctypes.Array[_Byte]):
             self._zero()  # once more after `release`: a view may have been written to since
             POOL.give_back(slot)
 
-    @overload  # type: ignore[override]
+    def __len__(self) -> int:
+        return ctypes.sizeof(self)
+
+    @overload
     def __getitem__(self, key: int) -> int: ...
     @overload
     def __getitem__(self, key: slice) -> memoryview: ...
     def __getitem__(self, key: "int | slice") -> "int | memoryview":
         return self._view(key)[key]
 
-    @overload  # type: ignore[override]
+    @overload
     def __setitem__(self, key: int, value: int) -> None: ...
     @overload
     def __setitem__(self, key: slice, value: "Buffer") -> None: ...
     def __setitem__(self, key: "int | slice", value: Any) -> None:
-        self._view(key)[key] = _usable(value)
+        view = self._view(key)
+        if isinstance(key, slice):
+            view[key] = memoryview(_usable(value)).cast("B")
+        else:
+            view[key] = value
 
     def __eq__(self, other: object) -> bool:
         self._check()
@@ -168,14 +172,14 @@ class LockedBuffer(ctypes.Array[_Byte]):
 
         def __buffer__(self, flags: int, /) -> memoryview:
             self._check()
-            return super().__buffer__(flags)
+            return super().__buffer__(_FULL_RO).cast("B")
 
     def _view(self, key: "int | slice") -> memoryview:
         self._check()
         if isinstance(key, slice) and key.step not in (None, 1):
             # memoryview would assign to such a slice by way of the heap
             raise ValueError("a slice of a LockedBuffer has no step: its bytes are side by side")
-        return memoryview(self)
+        return memoryview(self).cast("B")
 
     def _check(self) -> None:
         if self._released:
@@ -189,8 +193,13 @@ class LockedBuffer(ctypes.Array[_Byte]):
 
 @functools.lru_cache(maxsize=256)
 def _of_size(cls: type[LockedBuffer], size: int) -> Any:
-    """The subclass whose instances have that length. Under the same name, for it is nothing a user needs to know."""
-    members = {"_length_": size, "__slots__": (), "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    """The subclass whose instances have that size. Under the same name, for it is nothing a user needs to know."""
+    members = {
+        "__slots__": (),
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "_fields_": [("_bytes", ctypes.c_ubyte * size)],
+    }
     return type(cls)(cls.__name__, (cls,), members)  # type: ignore[misc]
 
 

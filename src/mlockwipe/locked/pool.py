@@ -70,9 +70,9 @@ class Pool:
     """Hands out slots and takes them back, from any thread, signal handler or finalizer."""
 
     def __init__(self) -> None:
-        self._forget()
+        self._begin()
 
-    def _forget(self) -> None:
+    def _begin(self) -> None:
         self._lock = RLock()
         self._busy = False
         self._shared: list[SharedPage] = []
@@ -107,16 +107,18 @@ class Pool:
                 self._lock.release()
 
     def wipe_at_exit(self) -> None:
-        """Zero whatever is in use, and refuse its use from now on."""
-        for pages in list(self.in_use):
+        """Zero whatever is in use, and refuse its use from now on. Who still runs may have new slots."""
+        in_use = self.in_use
+        self._begin()
+        for pages in list(in_use):
             pages.lost = "the interpreter is ending"
             pages.wipe()
 
     def lose_in_child(self) -> None:
-        """In a forked child: what is in use is the parent's. Begin anew."""
-        inherited = self.in_use
-        self._forget()
-        for pages in inherited:
+        """In a forked child: what is in use is the parent's."""
+        in_use = self.in_use
+        self._begin()
+        for pages in in_use:
             pages.lose_in_child()
 
     def _own_pages(self, size: int) -> Slot:
