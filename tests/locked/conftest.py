@@ -15,7 +15,7 @@ from mlockwipe.locked.pool import POOL
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-_WITHOUT = """
+WITHOUT_MEMFD_SECRET = """
 import errno
 from mlockwipe.linux import mm
 def refuse(flags=0):
@@ -80,9 +80,11 @@ def run_mlocked() -> Run:
 
 
 def _runner(kind: str) -> Run:
+    setup = WITHOUT_MEMFD_SECRET if kind == "mlocked" else ""
+
     def run(program: str, *arguments: object, pass_fds: tuple[int, ...] = ()) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-c", (_WITHOUT if kind == "mlocked" else "") + program, *map(str, arguments)],
+            [sys.executable, "-c", setup + program, *map(str, arguments)],
             capture_output=True,
             text=True,
             timeout=60,

@@ -7,12 +7,14 @@ can't be shown pages of memfd_secret, which the kernel itself may not touch; tho
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from mlockwipe import LockedBuffer
 from mlockwipe.linux import mm
-from tests.locked.conftest import Run
+from tests.locked.conftest import WITHOUT_MEMFD_SECRET, Run
 
 PAGE = mm.PAGE_SIZE
 SECRET = os.urandom(40)
@@ -73,6 +75,21 @@ def test_at_the_end_of_the_interpreter_the_physical_page_is_zero(
     page = os.read(read_end, PAGE)
     assert (SECRET in page) is is_left
     assert any(page) is is_left
+    os.close(read_end)
+    os.close(write_end)
+
+
+def test_the_supervisor_wipes_what_a_killed_interpreter_could_not() -> None:
+    read_end, write_end = os.pipe()
+    program = WITHOUT_MEMFD_SECRET + ENDING + "os.kill(os.getpid(), signal.SIGKILL)"
+    done = subprocess.run(
+        [sys.executable, "-m", "mlockwipe", "run", "--", sys.executable, "-c", program, str(write_end), SECRET.hex()],
+        pass_fds=(write_end,),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert os.read(read_end, PAGE) == bytes(PAGE)
     os.close(read_end)
     os.close(write_end)
 
