@@ -262,6 +262,18 @@ def test_what_was_written_after_the_release_goes_too() -> None:
     assert not any(keep)
 
 
+def test_what_belongs_to_another_process_is_not_cleared() -> None:
+    """As in a child that could not map over its parent's page."""
+    buffer = LockedBuffer(SECRET)
+    pages = buffer._slot.pages
+    pages.lost = "it belongs to the process that forked this one"
+    buffer.release()
+    del buffer
+    assert SECRET in pages.memory[4096:-4096]
+    pages.wipe()
+    POOL.lose_in_child()
+
+
 def test_a_buffer_in_a_cycle_is_released_by_the_collector() -> None:
     class Holder:
         def __init__(self) -> None:
@@ -322,6 +334,15 @@ def test_more_than_the_limit_is_an_error(tmp_path: Path, limit: int) -> None:
         pytest.raises(ValueError, match=f"more than {limit} bytes"),
     ):
         LockedBuffer.from_fd(file.fileno(), limit=limit)
+
+
+def test_what_was_read_before_an_error_is_cleared(tmp_path: Path) -> None:
+    """The error refers to the frame, and the frame to what was read."""
+    (tmp_path / "key").write_bytes(b"x" * 10)
+    with open(tmp_path / "key", "rb", buffering=0) as file, pytest.raises(ValueError) as raised:
+        LockedBuffer.from_fd(file.fileno(), limit=9)
+    frames = [frame.frame.f_locals for frame in raised.traceback]
+    assert [frame["room"].released for frame in frames if "room" in frame] == [True]
 
 
 def test_a_descriptor_that_can_not_be_read_is_an_error() -> None:

@@ -97,6 +97,21 @@ def test_no_descriptor_is_left_open() -> None:
     del pages
 
 
+@pytest.mark.usefixtures("secret")
+def test_the_descriptor_is_never_passed_on_by_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+    inheritable = []
+    make = mm.memfd_secret
+
+    def look(flags: int = 0) -> int:
+        fd = make(flags)
+        inheritable.append(os.get_inheritable(fd))
+        return fd
+
+    monkeypatch.setattr(mm, "memfd_secret", look)
+    LockedPages(1)
+    assert inheritable == [False]
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
 def test_mlock_is_used_where_memfd_secret_is_not_to_be_had(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def refuse(flags: int) -> int:

@@ -3,6 +3,7 @@
 
 import ctypes
 import threading
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -160,3 +161,17 @@ def test_who_interrupts_an_allocation_may_allocate_and_free(monkeypatch: pytest.
     assert inner[0].shared is None
     assert outer.pages is not inner[0].pages
     assert pool.take(LARGEST_SHARING).pages is early.pages  # freed in between, and not forgotten
+
+
+@pytest.mark.parametrize("begin_anew", [Pool.lose_in_child, Pool.wipe_at_exit])
+def test_slots_of_before_a_fork_or_the_exit_are_not_used_again(begin_anew: Callable[[Pool], None]) -> None:
+    pool = Pool()
+    before = [pool.take(size) for size in (16, LARGEST_SHARING, LARGEST_SHARING, PAGE_SIZE)]
+    begin_anew(pool)
+    assert all(slot.pages.lost for slot in before)
+    pool.give_back(pool.take(1))  # an empty page, as is kept
+    for slot in before:
+        pool.give_back(slot)
+    assert len(pool.in_use) == 1
+    after = [pool.take(size) for size in (16, LARGEST_SHARING, LARGEST_SHARING, PAGE_SIZE)]
+    assert not {slot.pages for slot in before} & {slot.pages for slot in after}

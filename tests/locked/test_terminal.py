@@ -6,6 +6,7 @@ import pty
 import signal
 import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_terminal_in_raw_mode_gives_lines_too(keyboard: Keyboard) -> None:
     raw[3] &= ~(termios.ICANON | termios.ECHO)
     termios.tcsetattr(keyboard._terminal, termios.TCSANOW, raw)
     raw = termios.tcgetattr(keyboard._terminal)
-    typing = keyboard.type_at_prompt(b"typed\r")
+    typing = keyboard.type_at_prompt(b"wrong\x15typed\r")
     assert LockedBuffer.from_tty(PROMPT, path=keyboard.path) == b"typed"
     typing.join()
     assert termios.tcgetattr(keyboard._terminal) == raw
@@ -135,6 +136,8 @@ def in_a_session_of_its_own(keyboard: Keyboard, body: Callable[[], int]) -> int:
             os.setsid()
             os.close(os.open(keyboard.path, os.O_RDWR))
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)  # it does not outlive a test that failed
             status = body()
         finally:
             os._exit(status)
@@ -158,8 +161,12 @@ def test_ctrl_c_is_a_keyboard_interrupt_and_restores_the_terminal(keyboard: Keyb
 
     pid = in_a_session_of_its_own(keyboard, body)
     keyboard.seen(PROMPT.encode())
-    os.write(keyboard.fd, b"half a sec" + CTRL_C)
-    assert os.waitpid(pid, 0)[1] == 0
+    os.write(keyboard.fd, b"half a sec")
+    # Python does not hear a signal that comes just before it begins to read: so it is typed until it is heard.
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        os.write(keyboard.fd, CTRL_C)
+        time.sleep(0.05)
+    assert ended[1] == 0
     assert keyboard.is_as_before()
 
 

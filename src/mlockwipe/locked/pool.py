@@ -96,8 +96,6 @@ class Pool:
 
     def give_back(self, slot: Slot) -> None:
         """Take back a slot that its user has zeroed. Never waits."""
-        if slot.pages.lost is not None:
-            return
         self._given_back.append(slot)
         # If another thread has the lock it may have looked already: so look again once it is free.
         while self._given_back and not self._busy and self._lock.acquire(blocking=False):
@@ -152,6 +150,8 @@ class Pool:
         """Make the slots that were given back free. One empty page is kept, for the next secret."""
         while self._given_back:
             slot = self._given_back.popleft()
+            if slot.pages not in self.in_use:  # of before the fork, or the exit
+                continue
             page = slot.shared
             if page is None:
                 self.in_use.discard(slot.pages)
