@@ -38,6 +38,7 @@ MADV_DONTFORK = 10
 MADV_MERGEABLE = 12
 MADV_HUGEPAGE = 14
 MADV_NOHUGEPAGE = 15
+MADV_DONTDUMP = 16
 MADV_WIPEONFORK = 18
 MADV_PAGEOUT = 21
 MADV_DONTNEED_LOCKED = 24
@@ -174,9 +175,12 @@ def vmsplice(pipe: int, address: int, length: int, flags: int = 0) -> int:
     return checked(_vmsplice(pipe, ctypes.addressof(vector), 1, flags), f"vmsplice({pipe}, {address:#x}, {length})")
 
 
-def memfd_secret() -> int:
-    """A file of memory that the kernel itself can't reach. OSError(ENOSYS) where it is switched off."""
-    return checked(_syscall(_SYS_MEMFD_SECRET, 0, 0, 0, 0, 0, 0), "memfd_secret()")
+def memfd_secret(flags: int = 0) -> int:
+    """A file of memory that the kernel itself can't reach. OSError(ENOSYS) where it is switched off.
+
+    The one flag there is: os.O_CLOEXEC.
+    """
+    return checked(_syscall(_SYS_MEMFD_SECRET, flags, 0, 0, 0, 0, 0), f"memfd_secret({flags:#o})")
 
 
 def process_mrelease(pidfd: int) -> None:
