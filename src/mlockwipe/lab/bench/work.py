@@ -17,6 +17,8 @@ class Work:
     wiped: int
 
 
+SHARES = (10, 25, 50, 75, 90)  # per cent of the memory that is locked; workloads.c has them too
+
 WORKS = (
     Work("unmap-locked", "munmap of 64 MiB, locked", 16384, 16384),
     Work("unmap-unlocked", "munmap of 64 MiB, never locked", 16384, 0),
@@ -27,6 +29,7 @@ WORKS = (
     Work("exit-locked", "exit with 64 MiB locked", 16384, 16384),
     Work("fork-exec", "100 times fork, exec and exit", 0, 0),
     Work("fork-locked", "fork with 16 MiB locked, exit of the child", 4096, 0),
+    *(Work(f"unmap-share-{n}", f"munmap of 64 MiB, {n} % locked", 16384, 16384 * n // 100) for n in SHARES),
 )
 NOT_EVERYWHERE = {"unmap-mthp"}  # Linux 6.1 has only huge pages
 

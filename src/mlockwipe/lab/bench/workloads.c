@@ -238,6 +238,18 @@ static void unmap_unlocked(void)
 	timed_munmap(mapped(64 * MIB, MADV_NOHUGEPAGE), 64 * MIB);
 }
 
+static const unsigned int shares[] = {10, 25, 50, 75, 90}; /* per cent of the memory that is locked */
+static unsigned int share;
+
+/* As a program that locks some of what it has: the rest is never locked. */
+static void unmap_share(void)
+{
+	char *memory = mapped(64 * MIB, MADV_NOHUGEPAGE);
+
+	check(mlock(memory, 64 * MIB / PAGE * share / 100 * PAGE) == 0, "mlock");
+	timed_munmap(memory, 64 * MIB);
+}
+
 static void unmap_munlocked(void)
 {
 	char *memory = locked(64 * MIB, MADV_NOHUGEPAGE);
@@ -369,6 +381,13 @@ int main(int argc, char **argv)
 	measure("exit-locked", exit_locked);
 	measure("fork-exec", fork_exec);
 	measure("fork-locked", fork_locked);
+	for (size_t i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
+		char name[sizeof("unmap-share-4294967295")];
+
+		share = shares[i];
+		snprintf(name, sizeof(name), "unmap-share-%u", share);
+		measure(name, unmap_share);
+	}
 	errno = EFAULT;
 	check(!(number("/proc/sys/kernel/tainted", "") & ~TAINTED_BY_IT), "a kernel that has no complaint");
 	printf("{\"end\": true}\n");
