@@ -88,12 +88,19 @@ class Keeper:
 
     @classmethod
     def create(
-        cls, tid: int, status: procfs.Status, filter_program: bytes | None, like: "Keeper | None" = None
+        cls,
+        tid: int,
+        status: procfs.Status,
+        filter_program: bytes | None,
+        like: "Keeper | None" = None,
+        *,
+        outlives: bool = True,
     ) -> "Keeper":
         """Make a keeper from a stopped task, and add `filter_program` to its process as `add_filter` does.
 
-        `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
-        kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
+        `like` is the keeper of the parent, after a fork. `outlives`: whether the keeper stays, and holds the memory,
+        when the supervisor is killed. TaskGone when the task dies meanwhile; OSError when the kernel refuses the
+        tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
         if like is not None:
             abi, instruction = like.abi, like.instruction
@@ -102,13 +109,15 @@ class Keeper:
         with _on_this_cpu(), Injection(tid, abi, instruction) as program:
             keeper = cls(_clone_aside(program), abi, instruction)
             try:
-                keeper._settle(program, status, filter_program)
+                keeper._settle(program, status, filter_program, outlives)
             except BaseException:
                 keeper.let_go()
                 raise
         return keeper
 
-    def _settle(self, program: Injection, status: procfs.Status, filter_program: bytes | None) -> None:
+    def _settle(
+        self, program: Injection, status: procfs.Status, filter_program: bytes | None, outlives: bool
+    ) -> None:
         with Injection(self.pid, self.abi, self.instruction) as task:
             task.call("close_range", 0, 0xFFFFFFFF, 0)
             task.call("setsid")
@@ -121,8 +130,8 @@ class Keeper:
             worker, _ = task.clone(_CLONE_PARENT | _CLONE_FILES | _CLONE_FS)
             self.worker = Injection(worker, self.abi, self.instruction).__enter__()
             task.point_at("pause")
-            # Not EXITKILL any more: from here on it outlives its supervisor. TRACEEXIT: if killed, it halts.
-            ptrace.set_options(self.pid, ptrace.O_TRACEEXIT)
+            # Not EXITKILL any more, if it is to outlive its supervisor. TRACEEXIT: if killed, it halts.
+            ptrace.set_options(self.pid, ptrace.O_TRACEEXIT | (0 if outlives else ptrace.O_EXITKILL))
             ptrace.cont(self.pid)
 
     def _open_files(self, task: Injection) -> None:

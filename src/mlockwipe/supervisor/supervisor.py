@@ -29,7 +29,7 @@ from mlockwipe.supervisor.keeper import Keeper
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
-from mlockwipe.supervisor.report import Report
+from mlockwipe.supervisor.report import Report, cause_of
 from mlockwipe.supervisor.task import Task, TaskState
 
 # Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
@@ -652,7 +652,7 @@ class Supervisor:
             return
         self._forget(tid)
         if not task.space.tids:
-            self._release(task.space, _cause(status, code))
+            self._release(task.space, cause_of(status, code))
 
     def _forget(self, tid: int) -> None:
         task = self._tasks.pop(tid, None)
@@ -684,15 +684,6 @@ class Supervisor:
         del self._keepers[pid]
         space.lose_keeper(self._journal)
         self._not_protected(pid, "its keeper was killed")
-
-
-def _cause(status: int, code: int) -> str:
-    if code == os.CLD_EXITED:
-        return "exit"
-    try:
-        return signal.Signals(status).name
-    except ValueError:
-        return f"SIGRTMIN+{status - signal.SIGRTMIN}"
 
 
 def _next_stop(kind: int = os.P_ALL, pid: int = 0) -> os.waitid_result | None:

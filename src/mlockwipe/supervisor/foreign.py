@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Tasks of programs that are not ours, in their stops: what must be known of them and done to them."""
+
+import contextlib
+import errno
+import os
+import signal
+from collections.abc import Iterator
+
+from mlockwipe.linux import kcmp, procfs, ptrace
+from mlockwipe.linux.arch.x86_64 import I386, X86_64
+from mlockwipe.supervisor.task import Task
+
+# No O_EXITKILL: a foreign program goes on when its tracer is gone.
+OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
+
+_ERESTARTNOHAND = 514
+# Calls that return EINTR after any stop, even without a handler (signal(7)): semop, rt_sigtimedwait, io_getevents,
+# semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter, epoll_pwait2; of i386 the first two epoll ones.
+_EINTR_CALLS = {False: frozenset((65, 128, 208, 220, 232, 281, 333, 426, 441)), True: frozenset((256, 319))}
+
+_CLONE_VM = 0x100
+_VFORK = {False: 58, True: 190}
+_FORK = {False: 57, True: 2}
+_ALL_BLOCKED = (1 << 64) - 1 & ~(1 << signal.SIGKILL - 1) & ~(1 << signal.SIGSTOP - 1)
+
+
+@contextlib.contextmanager
+def at_our_mercy(tid: int, *, suspend_seccomp: bool) -> Iterator[None]:
+    """For the time in which a stopped task executes calls for us, and what it makes is ours: let it die with us.
+
+    Half-way through, it could not go on by itself, and a helper task would run on into the program's code. Its own
+    seccomp filters would forbid some of the calls, or kill it for them; OSError when they can't be suspended.
+    """
+    options = OPTIONS | ptrace.O_EXITKILL
+    try:
+        ptrace.set_options(tid, options | (ptrace.O_SUSPEND_SECCOMP if suspend_seccomp else 0))
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        raise OSError(
+            error.errno, "it has seccomp filters of its own, which only root can suspend for the calls of a keeper"
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            ptrace.set_options(tid, OPTIONS)
+
+
+def restart_interrupted_call(tid: int) -> None:
+    """Keep our stop from making a call return EINTR, which no handler of the program explains.
+
+    If a handler does run at this return to user space, the kernel makes it EINTR again.
+    """
+    registers = ptrace.get_registers(tid)
+    if registers.result == -errno.EINTR and registers.orig_rax in _EINTR_CALLS[registers.is_compat]:
+        registers.rax = (1 << 64) - _ERESTARTNOHAND
+        ptrace.set_registers(tid, registers)
+
+
+def share_memory(child: int, maker: Task, event: int) -> bool:
+    """Whether a new task uses its maker's memory. `event`: the one that the maker is stopped at."""
+    keeper = maker.space.keeper
+    with contextlib.suppress(OSError):  # not in this kernel, or an ordinary user asks about an undumpable process
+        return kcmp.same_address_space(child, keeper.pid if keeper else maker.tid)
+    registers = ptrace.get_registers(maker.tid)
+    compat = registers.is_compat
+    abi = I386 if compat else X86_64
+    if registers.orig_rax in (_FORK[compat], _VFORK[compat]):
+        return registers.orig_rax == _VFORK[compat]
+    argument = getattr(registers, abi.arguments[0])
+    if registers.orig_rax == abi.numbers["clone"]:
+        return bool(argument & _CLONE_VM)
+    with contextlib.suppress(OSError):  # struct clone_args begins with 64 bits of flags
+        return bool(int.from_bytes(os.pread(maker.space.memory_fd, 8, argument), "little") & _CLONE_VM)
+    return event == ptrace.EVENT_VFORK
+
+
+def is_helper(tid: int) -> bool:
+    """Whether a newborn was cloned for a keeper: with all signals blocked, and to send none at its end."""
+    return ptrace.get_signal_mask(tid) == _ALL_BLOCKED and procfs.stat_fields(tid)[35] == "0"
