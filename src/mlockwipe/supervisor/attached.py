@@ -30,6 +30,7 @@ from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_ref
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.journal import Journal
 from mlockwipe.supervisor.keeper import Keeper, end_task
+from mlockwipe.supervisor.newborn import is_helper, share_memory
 from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report, cause_of
 from mlockwipe.supervisor.task import Task
@@ -283,7 +284,7 @@ class Attached:
         else:
             await_stop(child)
         tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == maker.tgid or foreign.share_memory(child, maker, event):
+        if tgid == maker.tgid or share_memory(child, maker, event):
             space = maker.space
         else:
             space = self._forked_from(maker)
@@ -306,7 +307,7 @@ class Attached:
         for child in list(self._newborn):
             self._newborn.discard(child)
             with contextlib.suppress(*_GONE):
-                if foreign.is_helper(child):
+                if is_helper(child):
                     end_task(child)  # of a keeper that was being made when its program was killed
                     continue
                 tgid = int(procfs.status_field(child, "Tgid"))
@@ -439,11 +440,14 @@ def _program(pid: int) -> str:
 
 
 def _locked_by(pid: int) -> list[tuple[int, int]]:
-    smaps = procfs.open_file(pid, "smaps")
-    try:
-        return wipe.locked_mappings(smaps)
-    finally:
-        os.close(smaps)
+    """What a task has locked, nothing if it does not let us see."""
+    with contextlib.suppress(OSError):
+        smaps = procfs.open_file(pid, "smaps")
+        try:
+            return wipe.locked_mappings(smaps)
+        finally:
+            os.close(smaps)
+    return []
 
 
 def _children(pid: int) -> list[int]:

@@ -3,13 +3,9 @@
 
 import contextlib
 import errno
-import os
-import signal
 from collections.abc import Iterator
 
-from mlockwipe.linux import kcmp, procfs, ptrace
-from mlockwipe.linux.arch.x86_64 import I386, X86_64
-from mlockwipe.supervisor.task import Task
+from mlockwipe.linux import ptrace
 
 # No O_EXITKILL: a foreign program goes on when its tracer is gone.
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
@@ -18,11 +14,6 @@ _ERESTARTNOHAND = 514
 # Calls that return EINTR after any stop, even without a handler (signal(7)): semop, rt_sigtimedwait, io_getevents,
 # semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter, epoll_pwait2; of i386 the first two epoll ones.
 _EINTR_CALLS = {False: frozenset((65, 128, 208, 220, 232, 281, 333, 426, 441)), True: frozenset((256, 319))}
-
-_CLONE_VM = 0x100
-_VFORK = {False: 58, True: 190}
-_FORK = {False: 57, True: 2}
-_ALL_BLOCKED = (1 << 64) - 1 & ~(1 << signal.SIGKILL - 1) & ~(1 << signal.SIGSTOP - 1)
 
 
 @contextlib.contextmanager
@@ -57,26 +48,3 @@ def restart_interrupted_call(tid: int) -> None:
     if registers.result == -errno.EINTR and registers.orig_rax in _EINTR_CALLS[registers.is_compat]:
         registers.rax = (1 << 64) - _ERESTARTNOHAND
         ptrace.set_registers(tid, registers)
-
-
-def share_memory(child: int, maker: Task, event: int) -> bool:
-    """Whether a new task uses its maker's memory. `event`: the one that the maker is stopped at."""
-    keeper = maker.space.keeper
-    with contextlib.suppress(OSError):  # not in this kernel, or an ordinary user asks about an undumpable process
-        return kcmp.same_address_space(child, keeper.pid if keeper else maker.tid)
-    registers = ptrace.get_registers(maker.tid)
-    compat = registers.is_compat
-    abi = I386 if compat else X86_64
-    if registers.orig_rax in (_FORK[compat], _VFORK[compat]):
-        return registers.orig_rax == _VFORK[compat]
-    argument = getattr(registers, abi.arguments[0])
-    if registers.orig_rax == abi.numbers["clone"]:
-        return bool(argument & _CLONE_VM)
-    with contextlib.suppress(OSError):  # struct clone_args begins with 64 bits of flags
-        return bool(int.from_bytes(os.pread(maker.space.memory_fd, 8, argument), "little") & _CLONE_VM)
-    return event == ptrace.EVENT_VFORK
-
-
-def is_helper(tid: int) -> bool:
-    """Whether a newborn was cloned for a keeper: with all signals blocked, and to send none at its end."""
-    return ptrace.get_signal_mask(tid) == _ALL_BLOCKED and procfs.stat_fields(tid)[35] == "0"

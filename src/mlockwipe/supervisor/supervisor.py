@@ -15,7 +15,7 @@ import stat
 from collections import deque
 from time import monotonic_ns
 
-from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd, signals
+from mlockwipe.linux import prctl, procfs, ptrace, seccomp, signalfd, signals
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
 from mlockwipe.supervisor import attach
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
@@ -26,6 +26,7 @@ from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.newborn import share_memory
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
@@ -235,7 +236,7 @@ class Supervisor:
                 ptrace.cont(tid)
             elif event in (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE):
                 with contextlib.suppress(*_GONE):  # of the child
-                    self._adopt(ptrace.get_event_message(tid), task)
+                    self._adopt(ptrace.get_event_message(tid), task, event)
                 ptrace.cont(tid)
             elif event == ptrace.EVENT_EXEC:
                 self._on_exec(task, ptrace.get_event_message(tid))
@@ -564,7 +565,7 @@ class Supervisor:
 
     # -- births, exec and ends ----------------------------------------------------------------------------------
 
-    def _adopt(self, child: int, parent: Task) -> None:
+    def _adopt(self, child: int, parent: Task, event: int) -> None:
         """A task of ours has made another, which waits in its first stop or will be there soon."""
         if child in self._tasks:
             return
@@ -573,7 +574,7 @@ class Supervisor:
         else:
             await_stop(child)
         tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == parent.tgid or _share_memory(child, parent.tid):
+        if tgid == parent.tgid or share_memory(child, parent, event):
             space = parent.space
         else:
             parent.space.ask_for_unwatched()
@@ -699,10 +700,3 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _share_memory(first: int, second: int) -> bool:
-    try:
-        return kcmp.same_address_space(first, second)
-    except OSError:
-        return False  # gone, or a kernel without kcmp: as after a fork, a keeper of its own does no harm
