@@ -28,6 +28,7 @@ from mlockwipe.supervisor import attach, foreign, wipe
 from mlockwipe.supervisor.address_space import AddressSpace, Family
 from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_refused
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
+from mlockwipe.supervisor.interrupted import restart_interrupted_call
 from mlockwipe.supervisor.journal import Journal
 from mlockwipe.supervisor.keeper import Keeper, end_task
 from mlockwipe.supervisor.newborn import is_helper, share_memory
@@ -221,6 +222,9 @@ class Attached:
             ptrace.listen(task.tid)
             _take_news(task.tid)
         else:
+            if event == 0:
+                # To a traced task the kernel brings even signals that will then be ignored.
+                restart_interrupted_call(task.tid)
             # This takes the news of the stop back (ptrace_resume in kernel/ptrace.c).
             ptrace.cont(task.tid, number if event == 0 else 0)
 
@@ -231,7 +235,7 @@ class Attached:
         space = task.space
         try:
             status = procfs.Status(task.tid)
-            foreign.restart_interrupted_call(task.tid)
+            restart_interrupted_call(task.tid)
             with foreign.at_our_mercy(task.tid, suspend_seccomp=int(status["Seccomp_filters"]) > self._own_filters):
                 space.keeper = Keeper.create(task.tid, status, None, like, outlives=False)
         except _GONE:

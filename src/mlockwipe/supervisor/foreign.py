@@ -10,11 +10,6 @@ from mlockwipe.linux import ptrace
 # No O_EXITKILL: a foreign program goes on when its tracer is gone.
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
 
-_ERESTARTNOHAND = 514
-# Calls that return EINTR after any stop, even without a handler (signal(7)): semop, rt_sigtimedwait, io_getevents,
-# semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter, epoll_pwait2; of i386 the first two epoll ones.
-_EINTR_CALLS = {False: frozenset((65, 128, 208, 220, 232, 281, 333, 426, 441)), True: frozenset((256, 319))}
-
 
 @contextlib.contextmanager
 def at_our_mercy(tid: int, *, suspend_seccomp: bool) -> Iterator[None]:
@@ -37,14 +32,3 @@ def at_our_mercy(tid: int, *, suspend_seccomp: bool) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             ptrace.set_options(tid, OPTIONS)
-
-
-def restart_interrupted_call(tid: int) -> None:
-    """Keep our stop from making a call return EINTR, which no handler of the program explains.
-
-    If a handler does run at this return to user space, the kernel makes it EINTR again.
-    """
-    registers = ptrace.get_registers(tid)
-    if registers.result == -errno.EINTR and registers.orig_rax in _EINTR_CALLS[registers.is_compat]:
-        registers.rax = (1 << 64) - _ERESTARTNOHAND
-        ptrace.set_registers(tid, registers)

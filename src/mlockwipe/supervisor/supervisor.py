@@ -24,6 +24,7 @@ from mlockwipe.supervisor.calls import Call, decode
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
+from mlockwipe.supervisor.interrupted import made_to_restart
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
 from mlockwipe.supervisor.newborn import share_memory
@@ -286,7 +287,7 @@ class Supervisor:
             if task.tid == self._program:
                 self._tell_front_of_job_control(None)
         if event == 0:
-            self._restart_lock(task.tid)
+            self._restart_interrupted(task.tid)
             ptrace.cont(task.tid, number)
         else:
             ptrace.cont(task.tid)
@@ -305,8 +306,8 @@ class Supervisor:
         if stopped_by is not None:
             os.kill(self._front_pid, stopped_by if stopped_by in signals.STOPPING else signal.SIGSTOP)
 
-    def _restart_lock(self, tid: int) -> None:
-        """Keep a signal from turning a lock into EINTR.
+    def _restart_interrupted(self, tid: int) -> None:
+        """Keep a signal from turning a lock into EINTR, and one that the program ignores any other call.
 
         A notified call that nobody has received yet is interrupted by any signal and would be restarted only under
         SA_RESTART (85 of 2000 calls under a 300 us timer, Linux 6.18); mlock(2) knows no EINTR.
@@ -314,6 +315,8 @@ class Supervisor:
         registers = ptrace.get_registers(tid)
         if registers.result == -_ERESTARTSYS and registers.orig_rax in _NOTIFIED[registers.is_compat]:
             registers.rax = (1 << 64) - _ERESTARTNOINTR
+            ptrace.set_registers(tid, registers)
+        elif made_to_restart(registers):
             ptrace.set_registers(tid, registers)
 
     # -- calls of filter two ------------------------------------------------------------------------------------
