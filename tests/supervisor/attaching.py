@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,8 @@ def obedient(threads: int = 1, prefix: Sequence[str] = ()) -> Iterator[tuple[Obe
             program.process.wait()
             for pipe in (program.process.stdin, program.process.stdout):
                 assert pipe is not None
-                pipe.close()
+                with suppress(BrokenPipeError):  # an order that it did not live to read
+                    pipe.close()
 
 
 class Attaching:

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from mlockwipe.linux import procfs
 from tests.c_programs import needs_gcc
-from tests.running import TIMEOUT, run_bare
+from tests.running import TIMEOUT, Marked, run_bare
 from tests.supervisor.attaching import MLOCKWIPE, PART, Obedient, attached, attaching, obedient, tasks
 from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
@@ -257,10 +257,30 @@ def test_the_program_goes_on_when_mlockwipe_is_killed() -> None:
         assert program.tell("?fs?") == ["well", "had a child", "ran it", "well"]
 
 
-def await_no(processes: object, name: str) -> None:
+def await_no(processes: Marked, name: str) -> None:
     deadline = time.monotonic() + TIMEOUT
-    while processes.named(name):  # type: ignore[attr-defined]
+    while processes.named(name):
         assert time.monotonic() < deadline
+
+
+@threads
+def test_mlockwipe_killed_at_any_moment_of_attaching_leaves_a_whole_program_or_none(threads: int) -> None:
+    """Half-way through making the keeper, which takes less than a millisecond, the program dies with it."""
+    for trial in range(20):
+        with obedient(threads) as (program, processes):
+            before = tasks(program.pid)
+            with attaching(str(program.pid)) as attachment:
+                while procfs.Status(program.pid)["TracerPid"] == "0":
+                    pass
+                time.sleep(trial * 0.0001)
+                attachment.process.kill()
+            await_no(processes, "mlockwipe-keep")
+            with suppress(BrokenPipeError):
+                program.order("?")
+            if program.answer():
+                assert tasks(program.pid) == before
+            else:
+                assert program.end() == -signal.SIGKILL
 
 
 def test_no_signal_is_lost_when_mlockwipe_is_killed_while_they_come() -> None:
@@ -450,15 +470,17 @@ def test_sigkill_at_any_moment_leaves_no_page(threads: int) -> None:
     """By the time anybody was told that it is covered."""
     for trial in range(10):
         with ExitStack() as stack:
-            programs = [stack.enter_context(obedient(threads))[0] for _ in range(10)]
+            pairs = [stack.enter_context(obedient(threads)) for _ in range(10)]
+            programs = [program for program, _ in pairs]
             attachment = stack.enter_context(attaching(*(str(program.pid) for program in programs)))
             attachment.await_covered(*(program.pid for program in programs))
             for place, program in enumerate(programs):
                 program.order("xetfsk"[(trial + place) % 6])
                 time.sleep(place * 0.0003)
                 program.kill()
-            for program in programs:
+            for program, processes in pairs:
                 program.end()
+                assert processes.await_end() == {}  # a child may live on
                 pages = program.look()
                 assert pages.total in (PART, 2 * PART)
                 assert pages.dirty == 0

@@ -26,7 +26,7 @@ def test_a_signal_that_it_ignores_interrupts_nothing(threads: int) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @needs_nobody
 def test_the_exec_of_a_vfork_child_leaves_an_undumpable_parent_its_memory() -> None:
-    """To an ordinary user the kernel does not tell of an undumpable process whether it shares memory with its child."""
+    """An ordinary user is not told by the kernel whether an undumpable process shares memory with its child."""
     with mlockwipe_for_nobody() as mlockwipe, obedient(1, (*AS_NOBODY, *mlockwipe, "run", "--")) as (program, _):
         assert program.tell("ds") == ["undumpable", "ran it"]
         program.order("x")

@@ -103,11 +103,12 @@ def _rule(where: str, kind: str, table: dict[str, Any]) -> Rule:
         elif not isinstance(value, str):
             raise Refused(f"{where}: '{key}' must be a string")
     user = table.get("user")
-    if user is not None and not user.isdigit():
+    if user is not None:
         try:
-            pwd.getpwnam(user)
-        except KeyError:
-            raise Refused(f"{where}: 'user' names {user}, who does not exist") from None
+            user = pwd.getpwuid(int(user)).pw_name if user.isdecimal() else pwd.getpwnam(user).pw_name
+        except (KeyError, OverflowError):
+            if not user.isdecimal():  # a number need not have a name
+                raise Refused(f"{where}: 'user' names {user}, who does not exist") from None
     try:
         largest = parse_size(str(table["max-locked"])) if "max-locked" in table else HUGE
     except ValueError as error:

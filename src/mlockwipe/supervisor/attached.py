@@ -18,15 +18,16 @@ import resource
 import select
 import signal
 import stat
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from time import monotonic
 
 from mlockwipe.linux import kcmp, procfs, ptrace, signalfd
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
-from mlockwipe.supervisor import attach, foreign, wipe
+from mlockwipe.supervisor import attach, wipe
 from mlockwipe.supervisor.address_space import AddressSpace, Family
 from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_refused
+from mlockwipe.supervisor.foreign import OPTIONS, AtOurMercy
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.interrupted import restart_interrupted_call
 from mlockwipe.supervisor.journal import Journal
@@ -43,6 +44,7 @@ _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal
 _MAKING = frozenset((ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _PERIOD = 1.0  # seconds from one look at the machine to the next
+_ATTEMPTS = 3  # to give an address space its keeper
 _AT_ONCE = 64  # events, before signals to this process are looked at
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -60,6 +62,7 @@ class Attached:
         self._newborn: set[int] = set()  # in their first stop; the event of their maker is to come
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
         self._first: set[AddressSpace] = set()  # those that the user has named, until they are covered
+        self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
         self._journal = Journal()  # stays empty: nobody takes over
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
@@ -86,7 +89,7 @@ class Attached:
             space.stack_top = procfs.stack_top(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise NotAttached("does not exist") from None
-        seized = attach.seize_sharing(pid, *family, options=foreign.OPTIONS)
+        seized = attach.seize_sharing(pid, *family, options=OPTIONS)
         for tid, process in seized.members:
             self._tasks[tid] = Task(tid, process, space)
             space.tids.add(tid)
@@ -207,17 +210,13 @@ class Attached:
 
     def _resume(self, task: Task, status: int) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        event, number = status >> 8, status & 0xFF
-        stopped = event == ptrace.EVENT_STOP and number in _JOB_CONTROL
         if task.space.keeper is None and not task.space.unprotected:
-            if event == ptrace.EVENT_STOP:
-                self._protect(task)
-                if stopped:
-                    ptrace.interrupt(task.tid)  # back to its stop, without a step in the program
-                    ptrace.cont(task.tid)
-                    return
+            if status >> 8 == ptrace.EVENT_STOP:
+                status = self._protect(task, status)
             else:
                 ptrace.interrupt(task.tid)  # a stop for a signal has used up the one that was asked for
+        event, number = status >> 8, status & 0xFF
+        stopped = event == ptrace.EVENT_STOP and number in _JOB_CONTROL
         if stopped:
             ptrace.listen(task.tid)
             _take_news(task.tid)
@@ -230,17 +229,25 @@ class Attached:
 
     # -- protecting ---------------------------------------------------------------------------------------------
 
-    def _protect(self, task: Task, like: Keeper | None = None) -> None:
-        """Give the address space of a task, which is in a stop on its way to user space, its keeper."""
+    def _protect(self, task: Task, status: int, like: Keeper | None = None) -> int:
+        """Give the address space of a task, which is in a stop on its way to user space, its keeper.
+
+        The status of the stop that the task is in then.
+        """
         space = task.space
         try:
-            status = procfs.Status(task.tid)
             restart_interrupted_call(task.tid)
-            with foreign.at_our_mercy(task.tid, suspend_seccomp=int(status["Seccomp_filters"]) > self._own_filters):
-                space.keeper = Keeper.create(task.tid, status, None, like, outlives=False)
+            filters = int(procfs.status_field(task.tid, "Seccomp_filters"))
+            mercy = AtOurMercy(task.tid, suspend_seccomp=filters > self._own_filters)
+            space.keeper = Keeper.create_mortal(task.tid, like, mercy)
+            status = mercy.status
         except _GONE:
-            if not _is_alive(task.tid):
-                return
+            # It is dying, or a helper of ours was killed.
+            self._failures[space] += 1
+            if self._failures[space] < _ATTEMPTS:
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace.interrupt(task.tid)
+                return status
             self._not_protected(space, task.tgid, "its keeper was killed while it was made")
         except OSError as error:
             self._not_protected(space, task.tgid, str(error))
@@ -249,7 +256,15 @@ class Attached:
             if space in self._first:
                 self._report.attached += 1
                 self._say(0, f"process {task.tgid} ({_program(task.tgid)}) is covered from now on")
+                if not self._all_memory and not self._sensitive(space):
+                    self._say(
+                        0,
+                        f"process {task.tgid} has nothing locked at present; whether it has inherited copies of "
+                        "locked memory, as gpg-agent has, can't be told: --all-memory covers them",
+                    )
         self._first.discard(space)
+        del self._failures[space]
+        return status
 
     def _not_protected(self, space: AddressSpace, pid: int, reason: str) -> None:
         space.unprotected = True
@@ -345,7 +360,7 @@ class Attached:
         task.space.tids.add(task.tid)
         try:
             if task.space.keeper is None and not task.space.unprotected:
-                self._protect(task, parent_keeper)
+                self._protect(task, 0, parent_keeper)
         finally:
             ptrace.cont(task.tid)
 
@@ -407,6 +422,7 @@ class Attached:
         return task
 
     def _release(self, space: AddressSpace, pid: int, cause: str) -> None:
+        del self._failures[space]
         if space in self._first:
             self._first.discard(space)
             self._say(0, f"process {pid} was gone before it was covered")
@@ -468,13 +484,6 @@ def _is_deep_asleep(tid: int) -> bool:
         return procfs.stat_fields(tid)[0] in "DZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def _is_alive(tid: int) -> bool:
-    try:
-        return procfs.status_field(tid, "State")[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _next_stop() -> os.waitid_result | None:
