@@ -19,7 +19,7 @@ from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
 from mlockwipe.supervisor.options import Options
 
-VERBS = ["run", "verify", "status", "lab", "kernel", "completion"]
+VERBS = ["run", "attach", "verify", "status", "lab", "kernel", "completion"]
 
 
 class Front(types.ModuleType):
@@ -58,7 +58,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no verb given: it is one of run, verify, status, lab, kernel, completion"),
+        ([], "no verb given: it is one of run, attach, verify, status, lab, kernel, completion"),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
         (["--bogus"], "unrecognized arguments: --bogus"),

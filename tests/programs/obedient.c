@@ -6,10 +6,14 @@
  * whoever has interfered, and is said. Every order is answered by a line.
  */
 #include "secret.h"
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stddef.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #define PART (4 * PAGE)
@@ -69,6 +73,24 @@ static void inherit(int dies_by)
 	check(memcmp(inherited, inherited + 16, PART - 16) == 0 && *(uint64_t *)inherited == FIRST, "the parent's copy");
 }
 
+/* A sandbox: calls that a keeper needs kill the process. */
+static void confine(void)
+{
+#define KILL_AT(number) \
+	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		KILL_AT(SYS_setsid),
+		KILL_AT(SYS_close_range),
+		KILL_AT(SYS_chdir),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof(code) / sizeof(code[0]), code };
+
+	check(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "no_new_privs");
+	check(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0, "seccomp");
+}
+
 int main(int argc, char **argv)
 {
 	char order;
@@ -115,6 +137,10 @@ int main(int argc, char **argv)
 		case 'd': /* become undumpable */
 			check(prctl(PR_SET_DUMPABLE, 0) == 0, "prctl");
 			say("undumpable\n");
+			break;
+		case 'c': /* confine itself */
+			confine();
+			say("confined\n");
 			break;
 		case 'f': /* have a child that exits */
 			inherit(0);

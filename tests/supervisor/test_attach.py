@@ -175,6 +175,23 @@ def test_an_undumpable_program_is_covered_as_before() -> None:
         gone(program, shown=2 * PART)
 
 
+@as_root
+def test_a_sandboxed_program_is_covered_and_stays_in_its_sandbox() -> None:
+    with obedient(2) as (program, _):
+        program.tell("c")
+        before = tasks(program.pid)
+        with attached(program) as attachment:
+            assert program.tell("fs") == ["had a child", "ran it"]
+            attachment.send(signal.SIGINT)
+            assert attachment.end() == 0
+        assert tasks(program.pid) == before
+        assert before[program.pid]["Seccomp"] == "2"
+        with attached(program):
+            program.kill()
+            program.end()
+            gone(program, shown=2 * PART)
+
+
 def test_several_processes() -> None:
     with (
         obedient() as (first, _),
@@ -460,6 +477,19 @@ def test_an_ordinary_user_is_told_why_not() -> None:
             "privileges: run mlockwipe attach as root",
         ]
         assert undumpable.tell("?") == ["well"]
+
+
+@as_root
+@needs_nobody
+def test_an_ordinary_users_sandboxed_program_is_not_touched() -> None:
+    with mlockwipe_for_nobody() as mlockwipe, obedient(1, AS_NOBODY) as (program, _):
+        program.tell("c")
+        outcome = run_bare([*AS_NOBODY, *mlockwipe, "attach", str(program.pid)], cwd="/")
+        assert outcome.status == 125
+        assert outcome.err.endswith(
+            "can't be covered: it has seccomp filters of its own, which only root can suspend for a keeper's calls\n"
+        )
+        assert program.tell("?s") == ["well", "ran it"]
 
 
 # -- races

@@ -250,7 +250,7 @@ class Attached:
                 return status
             self._not_protected(space, task.tgid, "its keeper was killed while it was made")
         except OSError as error:
-            self._not_protected(space, task.tgid, str(error))
+            self._not_protected(space, task.tgid, error.strerror or str(error))
         else:
             self._keepers[space.keeper.pid] = space
             if space in self._first:
@@ -436,7 +436,9 @@ class Attached:
                 finally:
                     pages = space.release(self._journal, unmap_trapped=True)
             except OSError as error:
-                self._not_protected(space, pid, f"pages released by {cause} could not be wiped: {error}")
+                self._not_protected(
+                    space, pid, f"pages released by {cause} could not be wiped: {error.strerror or error}"
+                )
             del self._keepers[keeper]
             self._say(1, f"process {pid}: memory released by {cause}, {pages} pages wiped")
         else:
