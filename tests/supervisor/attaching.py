@@ -47,6 +47,11 @@ class Obedient:
         self.order(orders)
         return [self.answer() for _ in orders]
 
+    def aim_at_child(self) -> None:
+        """The process started is not the program, but its parent: signals and attach are for the program."""
+        (child,) = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        self.pid = int(child)
+
     def order(self, orders: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(orders.encode())
@@ -78,6 +83,10 @@ def obedient(threads: int = 1, prefix: Sequence[str] = ()) -> Iterator[tuple[Obe
                 assert pipe is not None
                 with suppress(BrokenPipeError):  # an order that it did not live to read
                     pipe.close()
+
+
+# Makes a program process 1 of a PID namespace.
+UNSHARE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 class Attaching:

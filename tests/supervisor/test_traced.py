@@ -2,12 +2,13 @@
 """What must not change for a program because it is traced by `mlockwipe run`."""
 
 import os
+import signal
 import time
 
 import pytest
 
 from tests.c_programs import needs_gcc
-from tests.supervisor.attaching import MLOCKWIPE, PART, obedient
+from tests.supervisor.attaching import MLOCKWIPE, PART, UNSHARE, obedient
 from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
 pytestmark = needs_gcc
@@ -21,6 +22,18 @@ def test_a_signal_that_it_ignores_interrupts_nothing(threads: int) -> None:
         assert program.tell("?") == ["well"]
         program.order("x")
         assert program.end() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.needs_program("unshare", "util-linux")
+def test_process_1_of_a_pid_namespace_ends_and_is_wiped() -> None:
+    """It kills all others in there first, its keeper too, and waits for their ends."""
+    with obedient(1, (*MLOCKWIPE, "run", "--", *UNSHARE)) as (program, processes):
+        (pid,) = processes.named("obedient")
+        os.kill(pid, signal.SIGKILL)
+        program.end()
+        pages = program.look()
+        assert (pages.total, pages.dirty) == (PART, 0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -20,7 +20,7 @@ def check(pid: int, status: procfs.Status) -> None:
         raise NotAttached("is mlockwipe itself, or has started it")
     if status["State"][0] in "ZX":
         raise NotAttached("has ended, and only waits for its parent")
-    if is_kernel_thread(status):
+    if not procfs.have_memory([pid]):
         raise NotAttached("is a kernel thread, which has no memory of its own")
     if status["Name"].startswith("mlockwipe-"):
         raise NotAttached("belongs to mlockwipe")
@@ -45,14 +45,6 @@ def why_refused(status: procfs.Status) -> str:
                 "run mlockwipe attach as root"
             )
     return "is closed to tracing, by itself (PR_SET_DUMPABLE) or for its privileges: run mlockwipe attach as root"
-
-
-def is_kernel_thread(status: procfs.Status) -> bool:
-    try:
-        status["VmSize"]
-    except KeyError:
-        return True
-    return False
 
 
 def ancestors(pid: int) -> list[int]:

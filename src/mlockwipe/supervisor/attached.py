@@ -44,6 +44,7 @@ _JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal
 _MAKING = frozenset((ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE))
 _GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _PERIOD = 1.0  # seconds from one look at the machine to the next
+_QUIET = 20  # milliseconds
 _ATTEMPTS = 3  # to give an address space its keeper
 _AT_ONCE = 64  # events, before signals to this process are looked at
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -59,6 +60,7 @@ class Attached:
         self._all_memory = all_memory
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
+        self._halted: set[int] = set()  # keepers in their exit stop
         self._newborn: set[int] = set()  # in their first stop; the event of their maker is to come
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
         self._first: set[AddressSpace] = set()  # those that the user has named, until they are covered
@@ -146,7 +148,15 @@ class Attached:
         for space in list(self._keepers.values()):
             assert space.keeper is not None
             space.keeper.let_go()
+            space.keeper, space.unprotected = None, True
         self._keepers.clear()
+        # A program that is itself the reaper of its keepers, as process 1 is, gets SIGCHLD for them.
+        poll = select.poll()
+        poll.register(self._signals, select.POLLIN)
+        deadline = monotonic() + _PERIOD
+        while poll.poll(_QUIET) and monotonic() < deadline:
+            signalfd.read_signals(self._signals)
+            self._handle_tasks()
 
     def _handle_tasks(self) -> bool:
         """What waits to be told of the tasks; True when there may be more of it."""
@@ -196,7 +206,10 @@ class Attached:
         with contextlib.suppress(ProcessLookupError):
             if tid in self._keepers:
                 # In its exit stop, killed by somebody, it stays and holds the memory.
-                if event != ptrace.EVENT_EXIT:
+                if event == ptrace.EVENT_EXIT:
+                    self._halted.add(tid)
+                    self._release_if_halted(self._keepers[tid])
+                else:
                     ptrace.cont(tid)
             elif event == ptrace.EVENT_EXEC:
                 # The first thread had ended before we traced the process; another has got its tid by exec.
@@ -412,8 +425,21 @@ class Attached:
         task = self._forget(tid)
         if task is not None and not task.space.tids:
             self._release(task.space, task.tgid, cause_of(end.si_status, end.si_code))
+        elif task is not None and task.space.keeper is not None:
+            self._release_if_halted(task.space)
         with contextlib.suppress(ChildProcessError):
             os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | WALL)
+
+    def _release_if_halted(self, space: AddressSpace) -> None:
+        """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
+
+        Process 1 of a PID namespace kills all others there when it ends, keepers too, and is not dead before they are
+        (zap_pid_ns_processes in kernel/pid_namespace.c).
+        """
+        assert space.keeper is not None
+        if space.keeper.pid in self._halted and not procfs.have_memory(space.tids):
+            dead = [self._forget(tid) for tid in list(space.tids)]
+            self._release(space, next((task.tgid for task in dead if task), 0), "SIGKILL")
 
     def _forget(self, tid: int) -> Task | None:
         task = self._tasks.pop(tid, None)
@@ -440,6 +466,7 @@ class Attached:
                     space, pid, f"pages released by {cause} could not be wiped: {error.strerror or error}"
                 )
             del self._keepers[keeper]
+            self._halted.discard(keeper)
             self._say(1, f"process {pid}: memory released by {cause}, {pages} pages wiped")
         else:
             space.release(self._journal, unmap_trapped=True)

@@ -84,6 +84,7 @@ class Supervisor:
         self._front_pid = front_pid
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
+        self._halted: set[int] = set()  # keepers in their exit stop
         self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
         self._filter_two = filter_two(unmap=options.unmap)
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
@@ -255,9 +256,12 @@ class Supervisor:
             assert keeper.keeper is not None
             # In its exit stop, killed by somebody, it stays and holds the memory. SIGSTOP can't be blocked, but a
             # keeper has nothing to stop.
-            if status >> 8 != ptrace.EVENT_EXIT:
-                with contextlib.suppress(ProcessLookupError):
-                    ptrace.cont(tid)
+            if status >> 8 == ptrace.EVENT_EXIT:
+                self._halted.add(tid)
+                self._release_if_halted(keeper)
+                return
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(tid)
         elif code == os.CLD_TRAPPED and status >> 8 == ptrace.EVENT_EXEC:
             # The first thread had ended before we traced the process; another has got its tid by exec.
             with contextlib.suppress(ProcessLookupError):
@@ -657,6 +661,20 @@ class Supervisor:
         self._forget(tid)
         if not task.space.tids:
             self._release(task.space, cause_of(status, code))
+        elif task.space.keeper is not None:
+            self._release_if_halted(task.space)
+
+    def _release_if_halted(self, space: AddressSpace) -> None:
+        """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
+
+        Process 1 of a PID namespace kills all others there when it ends, keepers too, and is not dead before they are
+        (zap_pid_ns_processes in kernel/pid_namespace.c).
+        """
+        assert space.keeper is not None
+        if space.keeper.pid in self._halted and not procfs.have_memory(space.tids):
+            for tid in list(space.tids):
+                self._forget(tid)
+            self._release(space, "SIGKILL")
 
     def _forget(self, tid: int) -> None:
         task = self._tasks.pop(tid, None)
@@ -680,6 +698,7 @@ class Supervisor:
                 self._report.wiped[cause] += pages
         if pid is not None:
             del self._keepers[pid]
+            self._halted.discard(pid)
             if self._guardian is not None:
                 self._guardian.send("gone", pid)
 
