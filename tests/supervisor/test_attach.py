@@ -525,10 +525,11 @@ def test_sigkill_at_any_moment_leaves_no_page(threads: int) -> None:
                 program.order("xetfsk"[(trial + place) % 6])
                 time.sleep(place * 0.0003)
                 program.kill()
-            for program, processes in pairs:
+            for program, _ in pairs:
                 program.end()
-                assert processes.await_end() == {}  # a child may live on
+            # A child may live on. It is seen to be gone before it is wiped, but for its parent, which is dead here.
+            assert attachment.end() == 0
+            for program, _ in pairs:
                 pages = program.look()
                 assert pages.total in (PART, 2 * PART)
                 assert pages.dirty == 0
-            assert attachment.end() == 0

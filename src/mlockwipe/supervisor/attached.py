@@ -112,7 +112,12 @@ class Attached:
 
     @property
     def any_left(self) -> bool:
-        """Whether there is a task that is or may be covered."""
+        """Whether there is a task that is or may be covered.
+
+        When all that are known are dead, a child of one of them may not have come to its first stop yet.
+        """
+        if not self._tasks:
+            return _has_tracees()
         return any(not task.space.unprotected for task in self._tasks.values())
 
     # -- the loop -----------------------------------------------------------------------------------------------
@@ -520,6 +525,14 @@ def _next_stop() -> os.waitid_result | None:
         return os.waitid(os.P_ALL, 0, _STOP)
     except ChildProcessError:  # raised also when all of them are zombies
         return None
+
+
+def _has_tracees() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, _ANYTHING)
+    except ChildProcessError:
+        return False
+    return True
 
 
 def _take_news(tid: int) -> None:
