@@ -19,7 +19,7 @@ from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
 from mlockwipe.supervisor.options import Options
 
-VERBS = ["run", "audit", "verify", "status", "lab", "kernel", "completion"]
+VERBS = ["run", "audit", "attach", "verify", "status", "lab", "kernel", "completion"]
 
 
 class Front(types.ModuleType):
@@ -58,7 +58,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no verb given: it is one of run, audit, verify, status, lab, kernel, completion"),
+        ([], "no verb given: it is one of run, audit, attach, verify, status, lab, kernel, completion"),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
         (["--bogus"], "unrecognized arguments: --bogus"),

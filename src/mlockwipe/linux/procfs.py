@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 
@@ -212,6 +212,17 @@ class Status:
         if not found:
             raise KeyError(field)
         return rest[: rest.index(b"\n")].decode(errors="replace").strip()
+
+
+def have_memory(tids: Iterable[int]) -> bool:
+    """Whether any of the tasks uses memory: kernel threads don't, nor do tasks that have ended or are far in exit."""
+    for tid in tids:
+        try:
+            Status(tid)["VmSize"]
+        except (KeyError, FileNotFoundError, ProcessLookupError):
+            continue
+        return True
+    return False
 
 
 def status_field(pid: int, field: str) -> str:

@@ -31,6 +31,7 @@ O_TRACEEXEC = 1 << 4
 O_TRACEEXIT = 1 << 6
 O_TRACESECCOMP = 1 << 7
 O_EXITKILL = 1 << 20
+O_SUSPEND_SECCOMP = 1 << 21  # needs CAP_SYS_ADMIN, and a tracer without seccomp filters of its own
 
 EVENT_FORK = 1
 EVENT_VFORK = 2

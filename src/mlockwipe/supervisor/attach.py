@@ -16,20 +16,21 @@ class Seized:
         self.refused = False
 
 
-def seize_sharing(tgid: int, parent: int) -> Seized:
-    """Trace a process, and its parent if it shares its memory, after vfork.
+def seize_sharing(tgid: int, *relatives: int, options: int = PROGRAM_OPTIONS) -> Seized:
+    """Trace a process, and those of its relatives that share its memory, as a parent does after vfork.
 
     Refused are tasks of another tracer, of an undumpable process, and by Yama.
     """
     seized = Seized()
-    _seize_threads(tgid, seized)
-    with contextlib.suppress(OSError):
-        if parent and kcmp.same_address_space(tgid, parent):
-            _seize_threads(parent, seized)
+    _seize_threads(tgid, seized, options)
+    for relative in relatives:
+        with contextlib.suppress(OSError):
+            if relative and kcmp.same_address_space(tgid, relative):
+                _seize_threads(relative, seized, options)
     return seized
 
 
-def _seize_threads(tgid: int, seized: Seized) -> None:
+def _seize_threads(tgid: int, seized: Seized, options: int) -> None:
     """Trace every thread of a process.
 
     No thread is stopped: an interrupted epoll_wait(2) would return EINTR. A thread that is made meanwhile is
@@ -41,7 +42,7 @@ def _seize_threads(tgid: int, seized: Seized) -> None:
         seen.update(new)
         for tid in new:
             try:
-                ptrace.seize(tid, PROGRAM_OPTIONS)
+                ptrace.seize(tid, options)
                 seized.members.append((tid, tgid))
             except ProcessLookupError:
                 pass  # it has ended

@@ -32,8 +32,8 @@ def run(options: Options) -> int:
 
     Refused when it can't be done here; nothing has been started then.
     """
-    _check_machine()
-    _check_report(options)
+    check_machine()
+    options.report = check_report(options.report)
     if _is_supervised():
         _say(options, "an outer mlockwipe run protects this command already")
         status, sentence = program.execute(options.command)
@@ -173,7 +173,8 @@ def _say(options: Options, text: str, *, always: bool = False) -> None:
             os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
 
 
-def _check_machine() -> None:
+def check_machine() -> None:
+    """Refused where no supervisor can run."""
     system = os.uname()
     if system.machine != "x86_64":
         raise Refused(f"the supervisor runs on x86_64 only, this is {system.machine}: use a kernel that wipes")
@@ -197,17 +198,19 @@ def _has_cap_sys_ptrace() -> bool:
         return any(int(line.split()[1], 16) & _CAP_SYS_PTRACE for line in status if line.startswith("CapEff:"))
 
 
-def _check_report(options: Options) -> None:
-    if options.report is None:
-        return
-    options.report = os.path.abspath(options.report)
+def check_report(report: str | None) -> str | None:
+    """The path of the report, absolute. Refused when it can't be written."""
+    if report is None:
+        return None
+    path = os.path.abspath(report)
     try:
-        with open(options.report, "a", encoding="utf-8"):
+        with open(path, "a", encoding="utf-8"):
             pass
-        if not os.access(os.path.dirname(options.report), os.W_OK):
+        if not os.access(os.path.dirname(path), os.W_OK):
             raise PermissionError(13, "the directory is not writable")
     except OSError as error:
-        raise Refused(f"the report {options.report} can't be written: {error.strerror}") from None
+        raise Refused(f"the report {path} can't be written: {error.strerror}") from None
+    return path
 
 
 def _is_supervised() -> bool:

@@ -20,7 +20,7 @@ import ctypes
 import os
 import signal
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64, Abi
@@ -95,20 +95,58 @@ class Keeper:
         `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
         kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
-        if like is not None:
-            abi, instruction = like.abi, like.instruction
-        else:
-            abi, instruction = system_call_instruction(tid)
-        with _on_this_cpu(), Injection(tid, abi, instruction) as program:
-            keeper = cls(_clone_aside(program), abi, instruction)
+        abi, instruction = (like.abi, like.instruction) if like else system_call_instruction(tid)
+        keeper: Keeper | None = None
+        with _on_this_cpu():
             try:
-                keeper._settle(program, status, filter_program)
-            except BaseException:
-                keeper.let_go()
-                raise
+                with Injection(tid, abi, instruction) as program:
+                    made = cls(_clone_aside(program), abi, instruction)
+
+                    def add_filter(scratch: int) -> None:
+                        if filter_program is not None:
+                            made.whole_process = made._add_filter(program, status, filter_program, scratch)
+
+                    # Not EXITKILL any more: from here on it outlives its supervisor. TRACEEXIT: if killed, it halts.
+                    made._settle(ptrace.O_TRACEEXIT, add_filter)
+                    keeper = made
+            except TaskGone:
+                if keeper is None:
+                    raise
+        return keeper  # also of a task that has just died: the keeper has its memory
+
+    @classmethod
+    def create_mortal(
+        cls, tid: int, like: "Keeper | None", meanwhile: contextlib.AbstractContextManager[None]
+    ) -> "Keeper":
+        """As `create`, but a keeper that dies with the supervisor, and without a filter.
+
+        `meanwhile` is what holds as long as the stopped task itself executes calls for us. It must give the task
+        O_EXITKILL, which the keeper inherits.
+        """
+        abi, instruction = (like.abi, like.instruction) if like else system_call_instruction(tid)
+        keeper: Keeper | None = None
+        with _on_this_cpu():
+            try:
+                with meanwhile, Injection(tid, abi, instruction) as program:
+                    keeper = cls(_clone_aside(program), abi, instruction)
+            except TaskGone:
+                if keeper is None:
+                    raise
+            keeper._settle(ptrace.O_TRACEEXIT | ptrace.O_EXITKILL)
         return keeper
 
-    def _settle(self, program: Injection, status: procfs.Status, filter_program: bytes | None) -> None:
+    def _settle(self, options: int, add_filter: Callable[[int], None] | None = None) -> None:
+        """Make a newborn task the keeper, with its worker; failing that, end it.
+
+        `add_filter` is given the address of a page to work with.
+        """
+        try:
+            self._become_keeper(options, add_filter)
+        except BaseException:
+            self.let_go()
+            raise
+
+    def _become_keeper(self, options: int, add_filter: Callable[[int], None] | None) -> None:
         with Injection(self.pid, self.abi, self.instruction) as task:
             task.call("close_range", 0, 0xFFFFFFFF, 0)
             task.call("setsid")
@@ -116,13 +154,12 @@ class Keeper:
             with self._scratch(task, NAME + b"\0/\0") as scratch:
                 task.call("prctl", PR_SET_NAME, scratch, 0, 0, 0)
                 task.call("chdir", scratch + len(NAME) + 1)
-                if filter_program is not None:
-                    self.whole_process = self._add_filter(program, status, filter_program, scratch)
+                if add_filter is not None:
+                    add_filter(scratch)
             worker, _ = task.clone(_CLONE_PARENT | _CLONE_FILES | _CLONE_FS)
             self.worker = Injection(worker, self.abi, self.instruction).__enter__()
             task.point_at("pause")
-            # Not EXITKILL any more: from here on it outlives its supervisor. TRACEEXIT: if killed, it halts.
-            ptrace.set_options(self.pid, ptrace.O_TRACEEXIT)
+            ptrace.set_options(self.pid, options)
             ptrace.cont(self.pid)
 
     def _open_files(self, task: Injection) -> None:
@@ -220,7 +257,8 @@ def _clone_aside(program: Injection) -> int:
         with Injection(middle, program.abi, program.instruction) as between:
             pid, _ = between.clone()  # inherits the CPU
         end_task(middle)
-        program.call("wait4", middle_there, 0, WALL, 0)
+        with contextlib.suppress(TaskGone):  # then the keeper has the memory of a program that is dead
+            program.call("wait4", middle_there, 0, WALL, 0)
     except BaseException:
         end_task(middle)
         if pid:

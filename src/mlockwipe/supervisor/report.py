@@ -2,6 +2,7 @@
 """What the supervisor did: counts for `--report`, and what it tells the user, each thing once."""
 
 import os
+import signal
 from collections import Counter
 
 TYPE_CHECKING = False
@@ -56,3 +57,13 @@ class Report:
             json.dump(self.as_json(final=final), file, indent=2)
             file.write("\n")
         os.replace(temporary, self.path)
+
+
+def cause_of(status: int, code: int) -> str:
+    """What ended a process: `exit`, or the name of the signal, from the status and si_code of its end."""
+    if code == os.CLD_EXITED:
+        return "exit"
+    try:
+        return signal.Signals(status).name
+    except ValueError:
+        return f"SIGRTMIN+{status - signal.SIGRTMIN}"

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic_ns
 
-from mlockwipe.linux import kcmp, prctl, procfs, ptrace, seccomp, signalfd, signals
+from mlockwipe.linux import prctl, procfs, ptrace, seccomp, signalfd, signals
 from mlockwipe.linux.arch.x86_64 import I386, PAGE_SIZE, X86_64
 from mlockwipe.supervisor import attach
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
@@ -25,12 +25,14 @@ from mlockwipe.supervisor.calls import Call, decode
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
+from mlockwipe.supervisor.interrupted import made_to_restart
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper
+from mlockwipe.supervisor.newborn import share_memory
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
-from mlockwipe.supervisor.report import Report
+from mlockwipe.supervisor.report import Report, cause_of
 from mlockwipe.supervisor.task import Task, TaskState
 
 TYPE_CHECKING = False
@@ -88,6 +90,7 @@ class Supervisor:
         self._front_pid = front_pid
         self._tasks: dict[int, Task] = {}
         self._keepers: dict[int, AddressSpace] = {}
+        self._halted: set[int] = set()  # keepers in their exit stop
         self._newborn: set[int] = set()  # traced and in their first stop; the event of their parent is to come
         self._filter_two = filter_two(unmap=options.unmap)
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
@@ -241,7 +244,7 @@ class Supervisor:
                 ptrace.cont(tid)
             elif event in (ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE):
                 with contextlib.suppress(*_GONE):  # of the child
-                    self._adopt(ptrace.get_event_message(tid), task)
+                    self._adopt(ptrace.get_event_message(tid), task, event)
                 ptrace.cont(tid)
             elif event == ptrace.EVENT_EXEC:
                 self._on_exec(task, ptrace.get_event_message(tid))
@@ -259,9 +262,12 @@ class Supervisor:
             assert keeper.keeper is not None
             # In its exit stop, killed by somebody, it stays and holds the memory. SIGSTOP can't be blocked, but a
             # keeper has nothing to stop.
-            if status >> 8 != ptrace.EVENT_EXIT:
-                with contextlib.suppress(ProcessLookupError):
-                    ptrace.cont(tid)
+            if status >> 8 == ptrace.EVENT_EXIT:
+                self._halted.add(tid)
+                self._release_if_halted(keeper)
+                return
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(tid)
         elif code == os.CLD_TRAPPED and status >> 8 == ptrace.EVENT_EXEC:
             # The first thread had ended before we traced the process; another has got its tid by exec.
             with contextlib.suppress(ProcessLookupError):
@@ -291,7 +297,7 @@ class Supervisor:
             if task.tid == self._program:
                 self._tell_front_of_job_control(None)
         if event == 0:
-            self._restart_lock(task.tid)
+            self._restart_interrupted(task.tid)
             ptrace.cont(task.tid, number)
         else:
             ptrace.cont(task.tid)
@@ -310,8 +316,8 @@ class Supervisor:
         if stopped_by is not None:
             os.kill(self._front_pid, stopped_by if stopped_by in signals.STOPPING else signal.SIGSTOP)
 
-    def _restart_lock(self, tid: int) -> None:
-        """Keep a signal from turning a lock into EINTR.
+    def _restart_interrupted(self, tid: int) -> None:
+        """Keep a signal from turning a lock into EINTR, and one that the program ignores any other call.
 
         A notified call that nobody has received yet is interrupted by any signal and would be restarted only under
         SA_RESTART (85 of 2000 calls under a 300 us timer, Linux 6.18); mlock(2) knows no EINTR.
@@ -319,6 +325,8 @@ class Supervisor:
         registers = ptrace.get_registers(tid)
         if registers.result == -_ERESTARTSYS and registers.orig_rax in _NOTIFIED[registers.is_compat]:
             registers.rax = (1 << 64) - _ERESTARTNOINTR
+            ptrace.set_registers(tid, registers)
+        elif made_to_restart(registers):
             ptrace.set_registers(tid, registers)
 
     # -- calls of filter two ------------------------------------------------------------------------------------
@@ -574,7 +582,7 @@ class Supervisor:
 
     # -- births, exec and ends ----------------------------------------------------------------------------------
 
-    def _adopt(self, child: int, parent: Task) -> None:
+    def _adopt(self, child: int, parent: Task, event: int) -> None:
         """A task of ours has made another, which waits in its first stop or will be there soon."""
         if child in self._tasks:
             return
@@ -583,7 +591,7 @@ class Supervisor:
         else:
             await_stop(child)
         tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == parent.tgid or _share_memory(child, parent.tid):
+        if tgid == parent.tgid or share_memory(child, parent, event):
             space = parent.space
         else:
             parent.space.ask_for_unwatched()
@@ -664,7 +672,22 @@ class Supervisor:
             return
         self._forget(tid)
         if not task.space.tids:
-            self._release(task.space, _cause(status, code), task.tgid)
+            self._release(task.space, cause_of(status, code), task.tgid)
+        elif task.space.keeper is not None:
+            self._release_if_halted(task.space)
+
+    def _release_if_halted(self, space: AddressSpace) -> None:
+        """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
+
+        Process 1 of a PID namespace kills all others there when it ends, keepers too, and is not dead before they are
+        (zap_pid_ns_processes in kernel/pid_namespace.c).
+        """
+        assert space.keeper is not None
+        if space.keeper.pid in self._halted and not procfs.have_memory(space.tids):
+            process = next((self._tasks[tid].tgid for tid in space.tids), 0)
+            for tid in list(space.tids):
+                self._forget(tid)
+            self._release(space, "SIGKILL", process)
 
     def _forget(self, tid: int) -> None:
         task = self._tasks.pop(tid, None)
@@ -690,6 +713,7 @@ class Supervisor:
                 self._report.wiped[cause] += pages
         if pid is not None:
             del self._keepers[pid]
+            self._halted.discard(pid)
             if self._guardian is not None:
                 self._guardian.send("gone", pid)
 
@@ -708,15 +732,6 @@ def _auditor(path: str | None, say: Callable[[str, str], None]) -> "Auditor | No
     return Auditor(path, say)
 
 
-def _cause(status: int, code: int) -> str:
-    if code == os.CLD_EXITED:
-        return "exit"
-    try:
-        return signal.Signals(status).name
-    except ValueError:
-        return f"SIGRTMIN+{status - signal.SIGRTMIN}"
-
-
 def _next_stop(kind: int = os.P_ALL, pid: int = 0) -> os.waitid_result | None:
     try:
         return os.waitid(kind, pid, _STOPS)
@@ -730,10 +745,3 @@ def _has_children() -> bool:
     except ChildProcessError:
         return False
     return True
-
-
-def _share_memory(first: int, second: int) -> bool:
-    try:
-        return kcmp.same_address_space(first, second)
-    except OSError:
-        return False  # gone, or a kernel without kcmp: as after a fork, a keeper of its own does no harm

@@ -60,7 +60,12 @@ def _device_mappings(files: Files) -> set[int]:
 
 def locked_ranges(files: Files) -> list[Range]:
     """The mappings that the kernel holds to be locked (`lo` in VmFlags of smaps)."""
-    text = procfs.read_all(files.smaps).decode(errors="surrogateescape")
+    return locked_mappings(files.smaps)
+
+
+def locked_mappings(smaps_fd: int) -> list[Range]:
+    """As `locked_ranges`, from one file."""
+    text = procfs.read_all(smaps_fd).decode(errors="surrogateescape")
     return [(vma.start, vma.end) for vma, flags in procfs.vma_flags(text) if "lo" in flags]
 
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Whether a process can be attached to, and why not."""
+
+import contextlib
+import os
+import pwd
+
+from mlockwipe.linux import procfs
+
+
+class NotAttached(Exception):
+    """A process can't be attached to: a sentence without its subject, `is a kernel thread`."""
+
+
+def check(pid: int, status: procfs.Status) -> None:
+    """Find out what speaks against attaching to a process before the kernel is asked. NotAttached."""
+    if int(status["Tgid"]) != pid:
+        raise NotAttached(f"is a thread of process {status['Tgid']}: name that")
+    if pid in ancestors(os.getpid()):
+        raise NotAttached("is mlockwipe itself, or has started it")
+    if status["State"][0] in "ZX":
+        raise NotAttached("has ended, and only waits for its parent")
+    if not procfs.have_memory([pid]):
+        raise NotAttached("is a kernel thread, which has no memory of its own")
+    if status["Name"].startswith("mlockwipe-"):
+        raise NotAttached("belongs to mlockwipe")
+    tracer = int(status["TracerPid"])
+    for above in (tracer, *ancestors(int(status["PPid"]))):
+        if above and name_of(above) == "mlockwipe-super":
+            raise NotAttached(f"is under another mlockwipe already, process {above}")
+    if tracer:
+        raise NotAttached(f"is traced by process {tracer} ({name_of(tracer)}), and a process has one tracer only")
+
+
+def why_refused(status: procfs.Status) -> str:
+    owner = int(status["Uid"].split()[1])
+    if os.geteuid() == 0:
+        return "can't be traced: the kernel refuses it even to root here, as in a container without CAP_SYS_PTRACE"
+    if owner != os.geteuid():
+        return f"belongs to {_user(owner)}: run mlockwipe attach as root"
+    with contextlib.suppress(FileNotFoundError):
+        if procfs.sysctl("kernel/yama/ptrace_scope") != "0":
+            return (
+                "can't be traced: kernel.yama.ptrace_scope lets only its parents trace it: "
+                "run mlockwipe attach as root"
+            )
+    return "is closed to tracing, by itself (PR_SET_DUMPABLE) or for its privileges: run mlockwipe attach as root"
+
+
+def ancestors(pid: int) -> list[int]:
+    """A process, its parent and so on, as far up as this PID namespace shows."""
+    found = []
+    while pid > 0:
+        found.append(pid)
+        try:
+            pid = int(procfs.status_field(pid, "PPid"))
+        except (FileNotFoundError, ProcessLookupError):
+            break
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return procfs.status_field(pid, "Name")
+    except (FileNotFoundError, ProcessLookupError):
+        return "?"
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
