@@ -8,7 +8,6 @@ of the process, because a test locked it and never let go of it, is in the table
 import os
 import subprocess
 import sys
-from collections.abc import Generator
 
 import pytest
 
@@ -26,8 +25,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | None:
-    if not config.option.mlockwipe_audit or _FINDINGS in os.environ:
+    if not config.option.mlockwipe_audit or _is_audited():
         return None
+    if sys.orig_argv[1:] in ([], ["-"]):
+        raise pytest.UsageError("--mlockwipe-audit starts pytest once more, which it can't from standard input")
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.suspend_global_capture(in_=True)
@@ -37,47 +38,12 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if config.option.mlockwipe_audit and _FINDINGS in os.environ:
-        config.pluginmanager.register(_Watch(os.environ[_FINDINGS]))
+    if config.option.mlockwipe_audit and _is_audited():
+        # loaded by who wants it only: it needs pytest 8 (pluggy 1.2)
+        from mlockwipe.audit.pytest_watch import Watch
+
+        config.pluginmanager.register(Watch(os.environ[_FINDINGS]))
 
 
-class _Watch:
-    """Whose phase it was when something was found."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._read = os.path.getsize(path)  # what came before belongs to no test
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        result = yield
-        self._judge()
-        return result
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Generator[None, object, object]:
-        result = yield
-        self._judge()
-        return result
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_teardown(self) -> Generator[None, object, object]:
-        result = yield
-        self._judge()
-        return result
-
-    def _judge(self) -> None:
-        """Fail if anything was found since the last time."""
-        size = os.path.getsize(self._path)
-        if size == self._read:
-            return
-        from mlockwipe.audit.command import read
-        from mlockwipe.audit.finding import is_fault
-        from mlockwipe.audit.report import in_words
-
-        found = [finding for finding in read(self._path, self._read) if is_fault(finding)]
-        self._read = size
-        if "PYTEST_XDIST_WORKER" in os.environ:  # the file is that of all workers
-            found = [finding for finding in found if finding.process == os.getpid()]
-        if found:
-            pytest.fail("\n\n".join(map(in_words, found)), pytrace=False)
+def _is_audited() -> bool:
+    return os.path.exists(os.environ.get(_FINDINGS, ""))

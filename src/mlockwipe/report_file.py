@@ -21,7 +21,7 @@ class ReportFile:
 
     def write(self, text: str) -> None:
         with self._refusing():
-            self.path.write_text(text, encoding="utf-8")
+            self.path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:

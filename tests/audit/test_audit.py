@@ -70,6 +70,9 @@ MISTAKES = {
     "exited": ("released-uncleared", "exit"),
     "forked": ("lost-by-fork", "exit"),
     "moved": ("released-uncleared", "munmap"),
+    "half_unlocked": ("unlocked-uncleared", "munlock"),
+    "grown": ("unlocked-uncleared", "munlock"),
+    "shrunk": ("unlocked-uncleared", "munlock"),
     "neighbour": ("unlocked-uncleared", "munlock"),
     "killed": ("released-uncleared", "SIGKILL"),
     "child_locks": ("released-uncleared", "exit"),
@@ -90,7 +93,7 @@ def test_each_mistake_is_named_with_its_lines(mistake: str, careless: str, tmp_p
         assert finding["released"] == []
     clear = mistake == "daemon"
     assert (finding["pages"], finding["bytes"]) == ((0, 0) if clear else (1, 32))
-    assert finding["length"] == (32 if mistake == "neighbour" else 4096)
+    assert finding["length"] == {"neighbour": 32, "grown": 8192}.get(mistake, 4096)
     assert finding["program"] == careless
     assert found.status == (128 + signal.SIGKILL if mistake == "killed" else 0)
     assert MISTAKES[mistake][0] in found.err
@@ -105,11 +108,24 @@ def test_three_mistakes_and_one_secret_handled_well(careless: str, tmp_path: Pat
 
 
 @needs_gcc
-@pytest.mark.parametrize("what", ["", "executed", "child_clears", "not_for_children", "hole", "beside"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "",
+        "executed",
+        "child_clears",
+        "not_for_children",
+        "grandchild",
+        "daemon_without",
+        "no_vector",
+        "hole",
+        "beside",
+    ],
+)
 def test_what_is_no_mistake_passes(what: str, careless: str, tmp_path: Path) -> None:
     found = audit([careless, what], tmp_path, "--fail")
     assert (found.status, found.findings) == (0, [])
-    assert re.fullmatch(r"mlockwipe audit: nothing was left uncleared by careless[-\w]*\n", found.err)
+    assert re.search(r"^mlockwipe audit: nothing was left uncleared by careless[-\w]*$", found.err, re.MULTILINE)
 
 
 @needs_gcc
@@ -279,3 +295,47 @@ def test_ctrl_c_at_a_terminal_tells_what_was_found_so_far(tmp_path: Path) -> Non
         user.type(CTRL_C)
         assert "unlocked-uncleared" in user.until("status 3\\s")
         user.processes.kill()
+
+
+def test_under_another_mlockwipe_it_is_refused(tmp_path: Path) -> None:
+    report = tmp_path / "findings.json"
+    command = [MLOCKWIPE, "run", "-q", "--", MLOCKWIPE, "audit", "--fail", "--json", str(report), "--", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 125
+    assert "audit from outside" in done.stderr
+
+
+def test_notes_that_were_damaged_are_told_and_never_pass(tmp_path: Path) -> None:
+    program = 'printf "garb\\377\\n" >> "$MLOCKWIPE_FINDINGS"; exit 5'
+    done = subprocess.run(
+        [MLOCKWIPE, "audit", "--fail", "--", "sh", "-c", program], capture_output=True, text=True, timeout=TIMEOUT
+    )
+    assert done.returncode == 3
+    assert "notes were damaged" in done.stderr
+    removed = [MLOCKWIPE, "audit", "--", "sh", "-c", 'rm -r "${MLOCKWIPE_FINDINGS%/*}"; exit 5']
+    done = subprocess.run(removed, capture_output=True, text=True, timeout=TIMEOUT)
+    assert done.returncode == 5
+    assert "notes were damaged" in done.stderr
+
+
+def test_without_stderr_the_status_is_the_same() -> None:
+    assert subprocess.run(["sh", "-c", f"exec {MLOCKWIPE} audit -- true 2>&-"], timeout=TIMEOUT).returncode == 0
+
+
+@needs_gcc
+def test_vfork_children_leave_nothing_open(careless: str) -> None:
+    with marked() as processes:
+        running = subprocess.Popen(
+            [MLOCKWIPE, "audit", "--", careless, "vforks", "sleep"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=processes.environment,
+        )
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        (supervisor,) = processes.named("mlockwipe-super")
+        assert len(os.listdir(f"/proc/{supervisor}/fd")) < 40
+        processes.kill()
+        running.stdout.close()
+        running.wait(TIMEOUT)

@@ -42,8 +42,10 @@ def test_it_is_what_each_page_says(operations: list[tuple[str, int, int, int]]) 
             for page in here:
                 model.pop(page, None)
         else:
-            ledger.move(start, size, other * PAGE)
+            ledger.remap(start, size, other * PAGE, size)
             moved = {page - place + other: model.pop(page) for page in here if page in model}
+            for page in range(other, other + length):
+                model.pop(page, None)
             model.update(moved)
         assert pages(ledger) == model
 
@@ -60,6 +62,6 @@ def test_a_child_has_all_of_it_as_inherited() -> None:
     ledger.add(0, PAGE, lock(1))
     child = ledger.of_child(2, parent)
     assert child.process == 2
-    assert child.parent is parent
+    assert child.ancestors == (parent,)
     assert [by.inherited for _, _, by in child] == [True]
     assert [by.inherited for _, _, by in ledger] == [False]

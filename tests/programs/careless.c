@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -204,6 +205,95 @@ static void moved(void)
 	munmap(secret, SIZE); /* here: moved, released */
 }
 
+/* munlock fails at a hole, and has unlocked what lies before. */
+static void half_unlocked(void)
+{
+	char *secret = mmap(NULL, 2 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	munmap(secret + SIZE, SIZE);
+	mlock(secret, SIZE); /* here: half_unlocked, locked */
+	fill(secret);
+	munlock(secret, 2 * SIZE); /* here: half_unlocked, released */
+	explicit_bzero(secret, SIZE);
+}
+
+static void grown(void)
+{
+	char *secret = room();
+
+	mlock(secret, SIZE); /* here: grown, locked */
+	secret = mremap(secret, SIZE, 2 * SIZE, MREMAP_MAYMOVE);
+	fill(secret + SIZE);
+	munlock(secret, 2 * SIZE); /* here: grown, released */
+	explicit_bzero(secret, 2 * SIZE);
+}
+
+/* Shrunk and moved onto another place at once. */
+static void shrunk(void)
+{
+	char *secret = mmap(NULL, 2 * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	mlock(secret, 2 * SIZE); /* here: shrunk, locked */
+	fill(secret);
+	secret = mremap(secret, 2 * SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, room());
+	munlock(secret, SIZE); /* here: shrunk, released */
+	explicit_bzero(secret, SIZE);
+}
+
+/* A grandchild that has the copy of a copy, while the process that locked is there. */
+static void grandchild(void)
+{
+	char *secret = room();
+	pid_t child;
+
+	mlock(secret, SIZE);
+	fill(secret);
+	child = fork();
+	if (!child) {
+		explicit_bzero(secret, SIZE);
+		if (!fork())
+			usleep(200000);
+		_exit(0);
+	}
+	waitpid(child, NULL, 0);
+	usleep(500000);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+}
+
+/* A daemon that has no copy. */
+static void daemon_without(void)
+{
+	char *secret = room();
+	pid_t starter = getpid();
+
+	mlock(secret, SIZE);
+	madvise(secret, SIZE, MADV_DONTFORK);
+	fill(secret);
+	if (fork()) {
+		explicit_bzero(secret, SIZE);
+		munlock(secret, SIZE);
+		_exit(0);
+	}
+	while (getppid() == starter)
+		usleep(10000);
+	usleep(200000);
+}
+
+/* A call that fails, with a vector where none can be. */
+static void no_vector(void)
+{
+	char *secret = room();
+	int self = syscall(SYS_pidfd_open, getpid(), 0);
+
+	mlock(secret, SIZE);
+	fill(secret);
+	syscall(SYS_process_madvise, self, (void *)-4096, 1, MADV_DONTNEED, 0);
+	syscall(SYS_process_madvise, self, (void *)8, 1, MADV_DONTNEED, 0);
+	explicit_bzero(secret, SIZE);
+	munlock(secret, SIZE);
+}
+
 /* Two secrets on one page: locks don't nest, so to unlock the one is to unlock both. */
 static void neighbour(void)
 {
@@ -268,6 +358,24 @@ static void kept(void)
 	explicit_bzero(secret, SIZE);
 }
 
+/* Children that share the memory, and lock in it. */
+static void vforks(void)
+{
+	char *secret = room();
+
+	for (volatile int i = 0; i < 60; i++) {
+		pid_t child = vfork();
+
+		if (!child) {
+			mlock(secret, SIZE);
+			_exit(0);
+		}
+		waitpid(child, NULL, 0);
+	}
+	if (write(1, "ready\n", 6) != 6)
+		exit(2);
+}
+
 static void asleep(void)
 {
 	sleep(300);
@@ -289,12 +397,19 @@ static const struct {
 	{"refused", refused},
 	{"hole", hole},
 	{"moved", moved},
+	{"half_unlocked", half_unlocked},
+	{"grown", grown},
+	{"shrunk", shrunk},
+	{"grandchild", grandchild},
+	{"daemon_without", daemon_without},
+	{"no_vector", no_vector},
 	{"neighbour", neighbour},
 	{"beside", beside},
 	{"thread", thread},
 	{"killed", killed},
 	{"all", all},
 	{"kept", kept},
+	{"vforks", vforks},
 	{"sleep", asleep},
 };
 

@@ -20,12 +20,13 @@ from mlockwipe.audit.finding import LOST_BY_FORK, NEVER_RELEASED, REFUSED, RELEA
 from mlockwipe.audit.ledger import Ledger, Lock, Part
 from mlockwipe.audit.stacks import Stacks
 from mlockwipe.linux import procfs
-from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
 from mlockwipe.supervisor.address_space import AddressSpace
 from mlockwipe.supervisor.calls import Call, page_up, released, span
 from mlockwipe.supervisor.filters import MAP_LOCKED
 from mlockwipe.supervisor.ranges import Range
 from mlockwipe.supervisor.task import Task
+from mlockwipe.supervisor.wipe import sensitive_pages
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
@@ -55,9 +56,8 @@ class Auditor:
         self._say = say
         self._stacks = Stacks(say)
         self._ledgers: dict[AddressSpace, Ledger] = {}
-        self._under_way: dict[
-            int, tuple[Call, list[Finding]]
-        ] = {}  # by thread: what a call will leave if it succeeds
+        # by thread: what a call will leave if it succeeds
+        self._under_way: dict[int, tuple[Call, list[Finding]]] = {}
 
     @_never_in_the_way
     def entered(self, task: Task, call: Call) -> None:
@@ -70,7 +70,7 @@ class Auditor:
             for part in ledger.within(start, end):
                 held = self._content(task.space, part)
                 if part[2].inherited:
-                    kind = LOST_BY_FORK if self._is_lost(ledger, held) else None
+                    kind = LOST_BY_FORK if self._is_lost(task.space, ledger, part, held) else None
                 else:
                     kind = None if held.clear else UNLOCKED if call.name in _UNLOCKS else RELEASED
                 if kind is not None:
@@ -86,12 +86,16 @@ class Auditor:
             stack = self._stacks.of(task.tgid, task.tid)
             for finding in found:
                 self._tell(replace(finding, released=stack))
+        elif found and call.name == "munlock":  # it fails at a hole, and has unlocked what lies before
+            self._unlocked_in_part(task, call, found)
         if call.name in _LOCKS or (call.name == "mmap" and call.arguments[3] & MAP_LOCKED):
             if failed:
                 self._refused(task, call, -result)
             else:
                 self._locked(task, call, result)
         elif not failed and task.space in self._ledgers:
+            if call.name == "mmap" and task.space.future:
+                self._locked_as_all(task, span(result, call.arguments[1]))
             self._settle(task, call, result)
 
     @_never_in_the_way
@@ -101,9 +105,13 @@ class Auditor:
             self._ledgers[child] = self._ledgers[parent].of_child(process, parent)
 
     @_never_in_the_way
-    def ended(self, space: AddressSpace, cause: str, process: int) -> None:
-        """No task uses an address space any more, `process` was the last, and it is not wiped yet."""
+    def gone(self, process: int) -> None:
+        """A process has ended, or executes another program."""
         self._stacks.forget(process)
+
+    @_never_in_the_way
+    def ended(self, space: AddressSpace, cause: str) -> None:
+        """No task uses an address space any more, and it is not wiped yet."""
         ledger = self._ledgers.pop(space, None)
         if ledger is None or space.keeper is None:
             return
@@ -111,7 +119,7 @@ class Auditor:
             held = self._content(space, part)
             if part[2].inherited:
                 # a child that executes something has made its copies for that only
-                kind = LOST_BY_FORK if cause != "exec" and self._is_lost(ledger, held) else None
+                kind = LOST_BY_FORK if cause != "exec" and self._is_lost(space, ledger, part, held) else None
             else:
                 kind = RELEASED if not held.clear else NEVER_RELEASED if cause == "exit" else None
             if kind is not None:
@@ -135,9 +143,15 @@ class Auditor:
             self._say("content", f"locked memory can't be read: {error}")
             return Content(0, 0, 0.0)
 
-    def _is_lost(self, ledger: Ledger, held: Content) -> bool:
+    def _is_lost(self, space: AddressSpace, ledger: Ledger, part: Part, held: Content) -> bool:
         """Whether a child leaves something in its copies, or has lived on as a daemon, the only one to use them."""
-        return not held.clear or ledger.parent not in self._ledgers
+        if not held.clear:
+            return True
+        if any(ancestor in self._ledgers for ancestor in ledger.ancestors):
+            return False
+        # It has none of what MADV_DONTFORK or MADV_WIPEONFORK has kept from it.
+        own = space.ranges.within(part[0] & -PAGE_SIZE, page_up(part[1]))
+        return any(True for _ in sensitive_pages(space.files, own))
 
     def _locked(self, task: Task, call: Call, result: int) -> None:
         space = task.space
@@ -155,9 +169,30 @@ class Auditor:
         else:
             ledger.add(call.arguments[0], call.arguments[0] + call.arguments[1], lock)
 
+    def _locked_as_all(self, task: Task, place: Range) -> None:
+        """What is mapped under MCL_FUTURE is locked, also where something was unlocked before."""
+        gaps = _without(*place, self._ledgers[task.space])
+        if gaps:
+            lock = Lock("mmap", task.tgid, task.tid, time(), self._stacks.of(task.tgid, task.tid))
+            for start, end in gaps:
+                self._ledgers[task.space].add(start, end, lock)
+
+    def _unlocked_in_part(self, task: Task, call: Call, found: list[Finding]) -> None:
+        stack = self._stacks.of(task.tgid, task.tid)
+        for finding in found:
+            if not task.space.ranges.overlaps(finding.address, finding.address + finding.length):
+                self._tell(replace(finding, released=stack))
+        ledger = self._ledgers[task.space]
+        for start, end, _ in ledger.within(*span(call.arguments[0], call.arguments[1])):
+            if not task.space.ranges.overlaps(start, end):
+                ledger.remove(start, end)
+
     def _refused(self, task: Task, call: Call, number: int) -> None:
         if number not in _REFUSALS or (call.name in ("mlock", "mlock2") and not _is_mapped(task, call)):
             return  # a mistake in the arguments
+        if call.name in ("mlock", "mlock2") and task.space.ranges.overlaps(*span(*call.arguments[:2])):
+            self._locked(task, call, 0)  # as of PROT_NONE memory, which the kernel locks and says ENOMEM
+            return
         start = 0 if call.name in ("mlockall", "mmap") else call.arguments[0]
         length = 0 if call.name == "mlockall" else call.arguments[1]
         stack = self._stacks.of(task.tgid, task.tid)
@@ -172,14 +207,13 @@ class Auditor:
         ledger = self._ledgers[task.space]
         arguments = call.arguments
         if call.name == "mremap":
-            old, old_length, new_length = arguments[:3]
-            ledger.move(old, min(page_up(old_length), page_up(new_length)), result)
+            old, old_length, new_length = arguments[0], page_up(arguments[1]), page_up(arguments[2])
+            ledger.remap(old, old_length, result, new_length)
+            return
         if call.name in ("madvise", "process_madvise"):
             return  # it stays locked
         if call.name not in _UNLOCKS and task.space.future:
             return  # what is mapped there next is locked too
-        if call.name == "mremap" and page_up(arguments[2]) >= page_up(arguments[1]):
-            return
         for start, end in self._concerned(task, call):
             ledger.remove(start, end)
 
@@ -187,7 +221,13 @@ class Auditor:
         self._write(finding.as_json())
 
     def _write(self, line: dict[str, Any]) -> None:
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        data = json.dumps(line).encode() + b"\n"
+        try:
+            if os.write(self._file, data) == len(data):
+                return
+            os.write(self._file, b"\n")
+        except OSError as error:
+            self._say("file", f"what the audit finds can't be written down: {error.strerror}")
 
 
 def _finding(kind: str, cause: str, part: Part, held: Content, ledger: Ledger, thread: int) -> Finding:

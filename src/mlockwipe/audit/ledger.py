@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mlockwipe.audit.stacks import Stack
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 from mlockwipe.supervisor.address_space import AddressSpace
 
 
@@ -27,14 +28,14 @@ Part = tuple[int, int, Lock]
 
 
 class Ledger:
-    """Disjoint parts in order of address. `parent`: the address space that this one was forked from."""
+    """Disjoint parts in order of address. `ancestors`: the address spaces that this one was forked from."""
 
     def __init__(
-        self, process: int, program: str, parts: list[Part] | None = None, parent: AddressSpace | None = None
+        self, process: int, program: str, parts: list[Part] | None = None, ancestors: tuple[AddressSpace, ...] = ()
     ) -> None:
         self.process = process
         self.program = program
-        self.parent = parent
+        self.ancestors = ancestors
         self._parts = parts or []
 
     def __iter__(self) -> Iterator[Part]:
@@ -62,13 +63,17 @@ class Ledger:
             (max(low, start), min(high, end), lock) for low, high, lock in self._parts if low < end and start < high
         ]
 
-    def move(self, old: int, length: int, new: int) -> None:
-        moved = self.within(old, old + length)
-        self.remove(old, old + length)
+    def remap(self, old: int, old_length: int, new: int, new_length: int) -> None:
+        """As mremap(2) of whole pages. A locked mapping grows locked."""
+        kept = min(old_length, new_length)
+        moved = self.within(old, old + kept)
+        self.remove(old, old + old_length)
+        self.remove(new, new + new_length)
         for low, high, lock in moved:
-            self.add(low - old + new, high - old + new, lock)
+            end = new + new_length if new_length > kept and high > old + kept - PAGE_SIZE else high - old + new
+            self.add(low - old + new, end, lock)
 
     def of_child(self, process: int, parent: AddressSpace) -> "Ledger":
         """What a forked child has of it."""
         inherited = [(low, high, replace(lock, inherited=True)) for low, high, lock in self._parts]
-        return Ledger(process, self.program, inherited, parent)
+        return Ledger(process, self.program, inherited, (parent, *self.ancestors))

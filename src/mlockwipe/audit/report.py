@@ -48,7 +48,7 @@ def print_findings(findings: Sequence[Finding], programs: Sequence[str], console
         console.print(table)
         for kind in dict.fromkeys(kinds):
             console.print(f"[bold]{kind}[/]: {MEANINGS[kind]}", highlight=False)
-    console.print(f"mlockwipe audit: {summary(findings, programs)}", highlight=False)
+    console.print(Text(_printable(f"mlockwipe audit: {summary(findings, programs)}")))
 
 
 def in_words(finding: Finding) -> str:
@@ -59,7 +59,9 @@ def in_words(finding: Finding) -> str:
 
 def _title(group: Group) -> Text:
     first = group.first
-    return Text.assemble((first.kind, "red"), f"\n{first.cause}", ("\n" + os.path.basename(first.program), "dim"))
+    return Text.assemble(
+        (first.kind, "red"), f"\n{first.cause}", ("\n" + _printable(os.path.basename(first.program)), "dim")
+    )
 
 
 def _amount(group: Group) -> str:
@@ -102,8 +104,15 @@ def describe(frame: Frame) -> str:
     """One call: `f (file.c:12)`, or as much of that as is known."""
     name = (frame.function or "?").partition("@")[0]
     if frame.file is not None:
-        return f"{name} ({os.path.basename(frame.file)}:{frame.line or '?'})"
-    return f"{name} ({os.path.basename(frame.module)})" if frame.module else name
+        name += f" ({os.path.basename(frame.file)}:{frame.line or '?'})"
+    elif frame.module:
+        name += f" ({os.path.basename(frame.module)})"
+    return _printable(name)
+
+
+def _printable(text: str) -> str:
+    """Names are chosen by the program: none of them may speak to the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 _STYLE = """

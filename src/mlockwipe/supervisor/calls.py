@@ -120,10 +120,14 @@ def _names(pidfd: int, tid: int) -> bool:
 
 
 def _vector(memory_fd: int, address: int, count: int) -> list[Range]:
-    if memory_fd == -1:
+    if memory_fd == -1 or not 0 <= address < TASK_SIZE:
         return []
-    block = os.pread(memory_fd, 16 * min(count, 1024), address)
-    return [pages for base, length in struct.iter_unpack("=QQ", block) for pages in _pages(base, length)]
+    try:
+        block = os.pread(memory_fd, 16 * min(count, 1024), address)
+    except OSError:  # the call will fail with EFAULT
+        return []
+    whole = block[: len(block) // 16 * 16]
+    return [pages for base, length in struct.iter_unpack("=QQ", whole) for pages in _pages(base, length)]
 
 
 def _segment_size(shmid: int) -> int:

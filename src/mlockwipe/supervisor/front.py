@@ -34,6 +34,8 @@ def run(options: Options) -> int:
     """
     check_machine()
     options.report = check_report(options.report)
+    if options.audit is not None and _is_supervised():
+        raise Refused("this runs under mlockwipe already, which sees what an audit would have to: audit from outside")
     if _is_supervised():
         _say(options, "an outer mlockwipe run protects this command already")
         status, sentence = program.execute(options.command)

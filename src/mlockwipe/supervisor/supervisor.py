@@ -640,6 +640,8 @@ class Supervisor:
     def _on_exec(self, task: Task, former_tid: int) -> None:
         """A process has begun a new program: all its threads but this one are gone, and so is its memory."""
         space = task.space
+        if self._auditor is not None:
+            self._auditor.gone(task.tgid)
         for other in [other for other in space.tids if self._tasks[other].tgid == task.tgid]:
             self._forget(other)
         self._forget(former_tid)
@@ -647,7 +649,7 @@ class Supervisor:
         self._tasks[task.tid] = task
         task.space.tids.add(task.tid)
         if not space.tids:
-            self._release(space, "exec", task.tgid)
+            self._release(space, "exec")
         self._look_for_setuid(task)
 
     def _look_for_setuid(self, task: Task) -> None:
@@ -671,8 +673,10 @@ class Supervisor:
         if task is None:
             return
         self._forget(tid)
+        if self._auditor is not None and all(self._tasks[other].tgid != task.tgid for other in task.space.tids):
+            self._auditor.gone(task.tgid)
         if not task.space.tids:
-            self._release(task.space, cause_of(status, code), task.tgid)
+            self._release(task.space, cause_of(status, code))
         elif task.space.keeper is not None:
             self._release_if_halted(task.space)
 
@@ -684,10 +688,9 @@ class Supervisor:
         """
         assert space.keeper is not None
         if space.keeper.pid in self._halted and not procfs.have_memory(space.tids):
-            process = next((self._tasks[tid].tgid for tid in space.tids), 0)
             for tid in list(space.tids):
                 self._forget(tid)
-            self._release(space, "SIGKILL", process)
+            self._release(space, "SIGKILL")
 
     def _forget(self, tid: int) -> None:
         task = self._tasks.pop(tid, None)
@@ -698,9 +701,9 @@ class Supervisor:
             task.space.abandon(task.pending, self._save_area)
             task.pending = None
 
-    def _release(self, space: AddressSpace, cause: str, process: int) -> None:
+    def _release(self, space: AddressSpace, cause: str) -> None:
         if self._auditor is not None:
-            self._auditor.ended(space, cause, process)
+            self._auditor.ended(space, cause)
         pid = space.keeper.pid if space.keeper else None
         if pid is not None:
             self._ended.append((space.stack_top, space.family))
