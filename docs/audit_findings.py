@@ -64,6 +64,20 @@ KEEPASSXC = """
 export HOME=$PWD QT_QPA_PLATFORM=offscreen
 printf 'word\\nword\\n' | keepassxc-cli db-create -q -p -t 100 d
 """
+CRYPTOGRAPHY = """
+cat > p.py <<'END'
+import os, sys
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+AESGCM(AESGCM.generate_key(256)).encrypt(os.urandom(12), b"message", None)
+if sys.argv[1] == "kill":
+    os.kill(os.getpid(), 9)
+END
+"""
+POSTGRESQL = """
+AS() { setpriv --reuid=postgres --regid=postgres --clear-groups "$@"; }
+chmod 777 .
+AS /usr/lib/postgresql/15/bin/initdb -D $PWD/d >/dev/null 2>&1
+"""
 MINISIGN = """
 minisign -G -W -f -p k.pub -s k >/dev/null
 mkfifo m
@@ -135,6 +149,15 @@ SCENARIOS = (
         "ssh-keygen -q -t ed25519 -N '' -f k",
         "eval $(ssh-agent) ; ssh-add -q k; ssh-agent -k",
         "eval $(ssh-agent) ; ssh-add -q k; kill -9 $SSH_AGENT_PID",
+    ),
+    Scenario("Python's cryptography: AESGCM", "$PY", CRYPTOGRAPHY, "$PY p.py end", "$PY p.py kill"),
+    Scenario(
+        "PostgreSQL: a query",
+        "/usr/lib/postgresql/15/bin/postgres",
+        POSTGRESQL,
+        "echo 'select 1' | AS /usr/lib/postgresql/15/bin/postgres --single -D $PWD/d postgres",
+        "mkfifo f; AS /usr/lib/postgresql/15/bin/postgres --single -D $PWD/d postgres < f & exec 3>f; sleep 2;"
+        " kill -9 $!; wait",
     ),
     Scenario(
         "redis-server",
