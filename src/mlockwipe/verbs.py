@@ -194,6 +194,8 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _audit(arguments: argparse.Namespace) -> int:
     command = _command("audit", arguments)
+    if arguments.json is not None and arguments.json == arguments.html:
+        VERBS["audit"].parser("audit").error("--json and --html name the same file")
 
     from mlockwipe.audit.command import audit
 

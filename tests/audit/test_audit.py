@@ -264,6 +264,14 @@ def test_without_a_command_the_usage_is_shown() -> None:
     done = subprocess.run([MLOCKWIPE, "audit", "--fail"], capture_output=True, text=True, timeout=TIMEOUT)
     assert done.returncode == 2
     assert "no command given" in done.stderr
+    done = subprocess.run(
+        [MLOCKWIPE, "audit", "--json", "f", "--html", "f", "--", "true"],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 2
+    assert "--json and --html name the same file" in done.stderr
 
 
 @needs_gcc

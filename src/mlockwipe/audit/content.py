@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
 """How much of some memory is not clear, counted without keeping any of it."""
 
+import ctypes
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from mlockwipe.linux import mm
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.calls import page_up
@@ -17,6 +20,8 @@ _ZEROS = bytes(_CHUNK)
 _SAMPLE = 1 << 20  # bytes of which the entropy is taken
 # The one place that program memory is read into. It is cleared after each read, and this process can't be dumped.
 _room = bytearray(_CHUNK)
+with suppress(OSError):  # where the limit leaves no room for it
+    mm.mlock(ctypes.addressof(ctypes.c_char.from_buffer(_room)), _CHUNK)
 _view = memoryview(_room)
 
 

@@ -27,8 +27,8 @@ from mlockwipe.supervisor.filters import CLONE_UNTRACED, filter_two
 from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.interrupted import made_to_restart
 from mlockwipe.supervisor.journal import Journal, SaveArea
-from mlockwipe.supervisor.keeper import Keeper
-from mlockwipe.supervisor.newborn import share_memory
+from mlockwipe.supervisor.keeper import Keeper, end_task
+from mlockwipe.supervisor.newborn import is_helper, share_memory
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
 from mlockwipe.supervisor.ranges import RangeSet
@@ -612,6 +612,9 @@ class Supervisor:
                 if int(procfs.status_field(child, "PPid")) in self._tasks:
                     continue
                 self._newborn.discard(child)
+                if is_helper(child):
+                    end_task(child)  # of a keeper that was being made when its program was killed
+                    continue
                 stack_top = procfs.stack_top(child)
                 spaces = [space for space in self._keepers.values() if space.stack_top == stack_top]
                 families = {space.family for space in spaces}
