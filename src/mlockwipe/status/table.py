@@ -40,7 +40,8 @@ def print_status(status: Status, console: Console | None = None) -> None:
         processes.add_row(str(process.pid), Text(process.user), kib, cover, _shortened(process.command))
     console.print(processes)
     if any(process.covered_by is None for process in status.processes):
-        console.print("\nStart those that nothing covers by 'mlockwipe run -- COMMAND', or cover them as they run: 'mlockwipe attach PID'.")
+        console.print("\nStart those that nothing covers by 'mlockwipe run -- COMMAND', and their memory is wiped;")
+        console.print("or cover them as they run, by 'mlockwipe attach PID'.")
 
 
 def _shortened(command: str) -> Text:
