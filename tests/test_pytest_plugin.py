@@ -7,30 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.audit.python_lock import LOCK
 from tests.running import TIMEOUT, marked
 
 pytestmark = pytest.mark.needs_library("libdw.so.1", "libdw1")
 
-TESTS = """
-import ctypes, mmap, os
-libc = ctypes.CDLL(None)
-def locked():
-    room = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(room)))
-    libc.mlock(address, 4096)
-    return room, address
+TESTS = (
+    LOCK
+    + """\
 def test_clears():
-    room, address = locked()
+    room, address = lock()
     room[:3] = b"abc"
     room[:3] = bytes(3)
     libc.munlock(address, 4096)
 def test_forgets():
-    room, address = locked()
+    room, address = lock()
     room[:3] = b"abc"
     libc.munlock(address, 4096)
 def test_child_forgets():
     if os.fork() == 0:
-        room, address = locked()
+        room, address = lock()
         room[:3] = b"abc"
         os._exit(0)
     os.wait()
@@ -38,9 +34,10 @@ def test_other(tmp_path):
     print("it has", "output")
 def test_keeps():
     global kept
-    kept = locked()
+    kept = lock()
     kept[0][:3] = b"abc"
 """
+)
 
 
 def run(place: Path, *options: str) -> tuple[int, str]:

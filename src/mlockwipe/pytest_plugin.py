@@ -11,8 +11,7 @@ import sys
 
 import pytest
 
-_FINDINGS = "MLOCKWIPE_FINDINGS"
-_LEFT = 3  # how `mlockwipe audit --fail` says that something was left
+from mlockwipe.audit import FINDINGS, LEFT
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,7 +33,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         capture.suspend_global_capture(in_=True)
     audit = [sys.executable, "-P", "-m", "mlockwipe", "audit", "--fail", "--"]
     status = subprocess.call([*audit, sys.executable, *sys.orig_argv[1:]])
-    return int(pytest.ExitCode.TESTS_FAILED) if status == _LEFT else status
+    return int(pytest.ExitCode.TESTS_FAILED) if status == LEFT else status
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,8 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
         # loaded by who wants it only: it needs pytest 8 (pluggy 1.2)
         from mlockwipe.audit.pytest_watch import Watch
 
-        config.pluginmanager.register(Watch(os.environ[_FINDINGS]))
+        config.pluginmanager.register(Watch(os.environ[FINDINGS]))
 
 
 def _is_audited() -> bool:
-    return os.path.exists(os.environ.get(_FINDINGS, ""))
+    return os.path.exists(os.environ.get(FINDINGS, ""))

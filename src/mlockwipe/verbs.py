@@ -148,10 +148,18 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
     )
+    _telling_arguments(parser, "say what is attached and wiped")
+    _command_arguments(parser)
+
+
+def _telling_arguments(parser: argparse.ArgumentParser, verbose: str) -> None:
     parser.add_argument("--report", metavar="FILE.json", help="write there what was wiped and what could not be")
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed")
-    talk.add_argument("-v", "--verbose", action="store_true", help="say what is attached and wiped")
+    talk.add_argument("-v", "--verbose", action="store_true", help=verbose)
+
+
+def _command_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
 
 
@@ -189,7 +197,7 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail", action="store_true", help="end with 3 when anything was left uncleared, for a CI")
     parser.add_argument("--json", metavar="FILE", help="write the findings there")
     parser.add_argument("--html", metavar="FILE", help="write them there as a page, with whole stacks")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND", help="the program and its arguments")
+    _command_arguments(parser)
 
 
 def _audit(arguments: argparse.Namespace) -> int:
@@ -234,10 +242,7 @@ def _attach_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="wipe all private memory in the end, locked or not: copies that were inherited are covered too",
     )
-    parser.add_argument("--report", metavar="FILE.json", help="write there what was wiped and what could not be")
-    talk = parser.add_mutually_exclusive_group()
-    talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed")
-    talk.add_argument("-v", "--verbose", action="store_true", help="say what is wiped")
+    _telling_arguments(parser, "say what is wiped")
 
 
 def _attach(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.audit.python_lock import LOCK
 from tests.c_programs import SOURCES, compiled, needs_gcc
 from tests.running import MLOCKWIPE, TIMEOUT, marked
 from tests.terminal import CTRL_C, terminal
@@ -68,6 +69,7 @@ MISTAKES = {
     "unlocked": ("unlocked-uncleared", "munlock"),
     "unmapped": ("released-uncleared", "munmap"),
     "exited": ("released-uncleared", "exit"),
+    "heap": ("released-uncleared", "brk"),
     "forked": ("lost-by-fork", "exit"),
     "moved": ("released-uncleared", "munmap"),
     "half_unlocked": ("unlocked-uncleared", "munlock"),
@@ -187,20 +189,16 @@ def test_the_page_has_the_whole_stacks(careless: str, tmp_path: Path) -> None:
     assert re.search(r"<title>mlockwipe audit: .*/careless.* unlocked</title>", text)
 
 
-PYTHON = """
-import ctypes, mmap
-libc = ctypes.CDLL(None)
-def lock():
-    room = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    address = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(room)))
-    libc.mlock(address, 4096)
-    return room, address
+PYTHON = (
+    LOCK
+    + """\
 def forget():
     room, address = lock()
     room[:6] = bytes([107] * 6)
     libc.munlock(address, 4096)
 forget()
 """
+)
 
 
 def test_a_python_program_is_told_by_its_own_lines(tmp_path: Path) -> None:

@@ -87,6 +87,19 @@ static void forked(void)
 	munmap(secret, SIZE);
 }
 
+static void heap(void)
+{
+	char *secret = sbrk(0);
+
+	secret += -(unsigned long)secret % SIZE;
+	if (brk(secret + SIZE))
+		exit(2);
+	mlock(secret, SIZE); /* here: heap, locked */
+	fill(secret);
+	if (brk(secret)) /* here: heap, released */
+		exit(2);
+}
+
 /* A server that its starter leaves behind with the only copy. */
 static void daemon_of_it(void)
 {
@@ -389,6 +402,7 @@ static const struct {
 	{"unmapped", unmapped},
 	{"exited", exited},
 	{"forked", forked},
+	{"heap", heap},
 	{"daemon", daemon_of_it},
 	{"executed", executed},
 	{"child_clears", child_clears},

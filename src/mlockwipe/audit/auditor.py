@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from time import time
 from traceback import format_exc
@@ -48,6 +48,15 @@ def _never_in_the_way(method: Hook) -> Hook:
     return cast(Hook, guarded)
 
 
+@dataclass(frozen=True)
+class _UnderWay:
+    """A call between its entry and its return: the ranges that it gives up, and what it leaves, if it succeeds."""
+
+    call: Call
+    concerned: list[Range]
+    found: list[Finding]
+
+
 class Auditor:
     """`say` tells the user something, once for each key. Raises Refused without libdw."""
 
@@ -56,8 +65,7 @@ class Auditor:
         self._say = say
         self._stacks = Stacks(say)
         self._ledgers: dict[AddressSpace, Ledger] = {}
-        # by thread: what a call will leave if it succeeds
-        self._under_way: dict[int, tuple[Call, list[Finding]]] = {}
+        self._under_way: dict[int, _UnderWay] = {}
 
     @_never_in_the_way
     def entered(self, task: Task, call: Call) -> None:
@@ -65,8 +73,9 @@ class Auditor:
         ledger = self._ledgers.get(task.space)
         if ledger is None or call.name in _LOCKS or task.space.keeper is None:
             return
+        concerned = self._concerned(task, call)
         found: list[Finding] = []
-        for start, end in self._concerned(task, call):
+        for start, end in concerned:
             for part in ledger.within(start, end):
                 held = self._content(task.space, part)
                 if part[2].inherited:
@@ -75,14 +84,17 @@ class Auditor:
                     kind = None if held.clear else UNLOCKED if call.name in _UNLOCKS else RELEASED
                 if kind is not None:
                     found.append(_finding(kind, call.name, part, held, ledger, task.tid))
-        self._under_way[task.tid] = call, found
+        self._under_way[task.tid] = _UnderWay(call, concerned, found)
 
     @_never_in_the_way
     def returned(self, task: Task, call: Call, result: int) -> None:
         """The call has returned, its task is stopped, and the address space knows what came of it."""
-        entered, found = self._under_way.pop(task.tid, (call, []))
+        under_way = self._under_way.pop(task.tid, None)
+        if under_way is None or under_way.call is not call:
+            under_way = _UnderWay(call, [], [])
+        found = under_way.found
         failed = -4096 < result < 0
-        if found and not failed and entered is call:
+        if found and not failed:
             stack = self._stacks.of(task.tgid, task.tid)
             for finding in found:
                 self._tell(replace(finding, released=stack))
@@ -96,7 +108,7 @@ class Auditor:
         elif not failed and task.space in self._ledgers:
             if call.name == "mmap" and task.space.future:
                 self._locked_as_all(task, span(result, call.arguments[1]))
-            self._settle(task, call, result)
+            self._settle(task, under_way, result)
 
     @_never_in_the_way
     def forked(self, parent: AddressSpace, child: AddressSpace, process: int) -> None:
@@ -116,10 +128,11 @@ class Auditor:
         if ledger is None or space.keeper is None:
             return
         for part in ledger:
+            if part[2].inherited and cause == "exec":
+                continue  # a child that executes something has made its copies for that only
             held = self._content(space, part)
             if part[2].inherited:
-                # a child that executes something has made its copies for that only
-                kind = LOST_BY_FORK if cause != "exec" and self._is_lost(space, ledger, part, held) else None
+                kind = LOST_BY_FORK if self._is_lost(space, ledger, part, held) else None
             else:
                 kind = RELEASED if not held.clear else NEVER_RELEASED if cause == "exit" else None
             if kind is not None:
@@ -156,7 +169,7 @@ class Auditor:
     def _locked(self, task: Task, call: Call, result: int) -> None:
         space = task.space
         if space not in self._ledgers:
-            self._ledgers[space] = Ledger(task.tgid, _program(task.tgid))
+            self._ledgers[space] = Ledger(task.tgid, procfs.executable(task.tgid))
             self._write({"locks": self._ledgers[space].program})
         ledger = self._ledgers[space]
         lock = Lock(call.name, task.tgid, task.tid, time(), self._stacks.of(task.tgid, task.tid))
@@ -198,13 +211,14 @@ class Auditor:
         stack = self._stacks.of(task.tgid, task.tid)
         lock = Lock(call.name, task.tgid, task.tid, time(), stack)
         reason = f"{errno.errorcode[number]}, RLIMIT_MEMLOCK is {_limit(task.tgid)}"
-        ledger = Ledger(task.tgid, _program(task.tgid))
+        ledger = Ledger(task.tgid, procfs.executable(task.tgid))
         finding = _finding(REFUSED, call.name, (start, start + length, lock), Content(0, 0, 0.0), ledger, task.tid)
         self._tell(replace(finding, reason=reason))
 
-    def _settle(self, task: Task, call: Call, result: int) -> None:
+    def _settle(self, task: Task, under_way: _UnderWay, result: int) -> None:
         """A call that releases, unlocks or moves has succeeded."""
         ledger = self._ledgers[task.space]
+        call = under_way.call
         arguments = call.arguments
         if call.name == "mremap":
             old, old_length, new_length = arguments[0], page_up(arguments[1]), page_up(arguments[2])
@@ -214,7 +228,7 @@ class Auditor:
             return  # it stays locked
         if call.name not in _UNLOCKS and task.space.future:
             return  # what is mapped there next is locked too
-        for start, end in self._concerned(task, call):
+        for start, end in under_way.concerned:
             ledger.remove(start, end)
 
     def _tell(self, finding: Finding) -> None:
@@ -272,13 +286,6 @@ def _is_mapped(task: Task, call: Call) -> bool:
             return False
         start = vma.end
     return start >= end
-
-
-def _program(process: int) -> str:
-    try:
-        return os.readlink(f"/proc/{process}/exe")
-    except OSError:
-        return "?"
 
 
 def _limit(process: int) -> str:

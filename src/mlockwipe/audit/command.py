@@ -10,15 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mlockwipe.audit import FINDINGS, LEFT
 from mlockwipe.audit.finding import SCHEMA, Finding, is_fault
 from mlockwipe.audit.report import as_page, print_findings
 from mlockwipe.linux import libdw
 from mlockwipe.report_file import ReportFile
 from mlockwipe.supervisor.front import run
 from mlockwipe.supervisor.options import Options
-
-LEFT = 3  # the exit status of --fail
-FINDINGS = "MLOCKWIPE_FINDINGS"  # in the environment of what is audited: the file, which grows as things are found
 
 
 def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: str | None) -> int:

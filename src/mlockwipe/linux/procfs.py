@@ -241,6 +241,14 @@ def stack_top(pid: int) -> int:
     return int(stat_fields(pid)[25])
 
 
+def executable(pid: int) -> str:
+    """The path of the program that a process executes, '?' when it is gone or does not let us see."""
+    try:
+        return os.readlink(f"/proc/{pid}/exe")
+    except OSError:
+        return "?"
+
+
 def tasks(pid: int) -> list[int]:
     """The tids of a process, in no order; empty when it is gone."""
     try:

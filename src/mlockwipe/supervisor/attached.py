@@ -32,7 +32,7 @@ from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.interrupted import restart_interrupted_call
 from mlockwipe.supervisor.journal import Journal
 from mlockwipe.supervisor.keeper import Keeper, end_task
-from mlockwipe.supervisor.newborn import is_helper, share_memory
+from mlockwipe.supervisor.newborn import is_helper, orphan, share_memory
 from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report, cause_of
 from mlockwipe.supervisor.task import Task
@@ -336,11 +336,7 @@ class Attached:
         return space
 
     def _adopt_lost(self) -> None:
-        """Newborns of whose maker no event has come by now: most likely it was killed before.
-
-        The stack of a forked child lies where its parent's did, at a place drawn at random at exec: that tells the
-        family, and everything that was sensitive in it counts.
-        """
+        """Newborns of whose maker no event has come by now: most likely it was killed before."""
         for child in list(self._newborn):
             self._newborn.discard(child)
             with contextlib.suppress(*_GONE):
@@ -348,7 +344,8 @@ class Attached:
                     end_task(child)  # of a keeper that was being made when its program was killed
                     continue
                 tgid = int(procfs.status_field(child, "Tgid"))
-                space = self._known_memory(child, tgid) or self._orphan(procfs.stack_top(child))
+                space = self._known_memory(child, tgid)
+                space = space or orphan(child, self._keepers.values(), self._ended, self._sensitive)
                 self._welcome(Task(child, tgid, space), None)
 
     def _known_memory(self, child: int, tgid: int) -> AddressSpace | None:
@@ -360,18 +357,6 @@ class Attached:
                 if kcmp.same_address_space(child, keeper):
                     return space
         return None
-
-    def _orphan(self, stack_top: int) -> AddressSpace:
-        spaces = [space for space in self._keepers.values() if space.stack_top == stack_top]
-        families = {space.family for space in spaces}
-        families.update(family for top, family in self._ended if top == stack_top)
-        ranges = RangeSet()
-        for source in (*(self._sensitive(space) for space in spaces), *(family.legacy for family in families)):
-            for start, end in source:
-                ranges.add(start, end)
-        space = AddressSpace(next(iter(families), None))
-        space.inherit(ranges, None, stack_top)
-        return space
 
     def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
         self._tasks[task.tid] = task
@@ -487,10 +472,8 @@ class Attached:
 
 
 def _program(pid: int) -> str:
-    try:
-        return os.readlink(f"/proc/{pid}/exe")
-    except OSError:
-        return name_of(pid)
+    path = procfs.executable(pid)
+    return path if path != "?" else name_of(pid)
 
 
 def _locked_by(pid: int) -> list[tuple[int, int]]:

@@ -4,9 +4,12 @@
 import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import kcmp, procfs, ptrace
 from mlockwipe.linux.arch.x86_64 import I386, X86_64
+from mlockwipe.supervisor.address_space import AddressSpace, Family
+from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.task import Task
 
 _CLONE_VM = 0x100
@@ -38,6 +41,30 @@ def share_memory(child: int, maker: Task, event: int) -> bool:
     with contextlib.suppress(OSError):  # struct clone_args begins with 64 bits of flags
         return bool(int.from_bytes(os.pread(maker.space.memory_fd, 8, argument), "little") & _CLONE_VM)
     return event == ptrace.EVENT_VFORK
+
+
+def orphan(
+    child: int,
+    living: Iterable[AddressSpace],
+    ended: Iterable[tuple[int, Family]],
+    sensitive: Callable[[AddressSpace], RangeSet],
+) -> AddressSpace:
+    """The memory of a forked child of which no maker is known. `ended`: families of late, by stack.
+
+    The stack of a forked child lies where its parent's did, at a place drawn at random at exec: that tells the
+    family, and everything that was sensitive in it counts.
+    """
+    stack_top = procfs.stack_top(child)
+    spaces = [space for space in living if space.stack_top == stack_top]
+    families = {space.family for space in spaces}
+    families.update(family for top, family in ended if top == stack_top)
+    ranges = RangeSet()
+    for source in (*map(sensitive, spaces), *(family.legacy for family in families)):
+        for start, end in source:
+            ranges.add(start, end)
+    space = AddressSpace(next(iter(families), None))
+    space.inherit(ranges, None, stack_top)
+    return space
 
 
 def is_helper(tid: int) -> bool:

@@ -28,10 +28,9 @@ from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
 from mlockwipe.supervisor.interrupted import made_to_restart
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Keeper, end_task
-from mlockwipe.supervisor.newborn import is_helper, share_memory
+from mlockwipe.supervisor.newborn import is_helper, orphan, share_memory
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.program import SETUID_SENTENCE
-from mlockwipe.supervisor.ranges import RangeSet
 from mlockwipe.supervisor.report import Report, cause_of
 from mlockwipe.supervisor.task import Task, TaskState
 
@@ -572,10 +571,7 @@ class Supervisor:
                     self._tasks[other].filtered = True
 
     def _not_protected(self, tgid: int, reason: str) -> None:
-        try:
-            program = os.readlink(f"/proc/{tgid}/exe")
-        except OSError:
-            program = "?"
+        program = procfs.executable(tgid)
         self._report.unprotected[program, reason] += 1
         verb = "its lock is refused" if self._strict else "it goes on"
         self._say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")
@@ -602,11 +598,7 @@ class Supervisor:
         self._welcome(Task(child, tgid, space, parent.filtered), parent.space.keeper)
 
     def _adopt_lost(self) -> None:
-        """Newborns whose maker was killed before the kernel told of them: an orphan's parent is somebody else now.
-
-        The stack of a forked child lies where its parent's did, at a place drawn at random at exec: that tells the
-        family, and everything that was sensitive in it counts.
-        """
+        """Newborns whose maker was killed before the kernel told of them: an orphan's parent is somebody else now."""
         for child in list(self._newborn):
             with contextlib.suppress(*_GONE):
                 if int(procfs.status_field(child, "PPid")) in self._tasks:
@@ -615,16 +607,7 @@ class Supervisor:
                 if is_helper(child):
                     end_task(child)  # of a keeper that was being made when its program was killed
                     continue
-                stack_top = procfs.stack_top(child)
-                spaces = [space for space in self._keepers.values() if space.stack_top == stack_top]
-                families = {space.family for space in spaces}
-                families.update(family for top, family in self._ended if top == stack_top)
-                ranges = RangeSet()
-                for source in (*(space.ranges for space in spaces), *(family.legacy for family in families)):
-                    for start, end in source:
-                        ranges.add(start, end)
-                space = AddressSpace(next(iter(families), None))
-                space.inherit(ranges, None, stack_top)
+                space = orphan(child, self._keepers.values(), self._ended, lambda space: space.ranges)
                 self._welcome(Task(child, int(procfs.status_field(child, "Tgid")), space, True), None)
 
     def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
