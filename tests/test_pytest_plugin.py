@@ -75,6 +75,18 @@ def test_what_is_found_at_the_end_fails_the_run(tmp_path: Path) -> None:
     assert "test_keeps (test_wallet.py" in out
 
 
+def test_a_test_that_fails_anyway_has_its_findings_in_its_report(tmp_path: Path) -> None:
+    (tmp_path / "test_more.py").write_text(
+        TESTS.replace("def test_", "def not_")
+        + "def test_both():\n    not_forgets()\n    assert False\ndef test_next(): pass\n"
+    )
+    status, out = run(tmp_path, "--mlockwipe-audit", "test_more.py")
+    assert status == 1
+    assert "1 failed, 1 passed" in out
+    assert "Captured mlockwipe audit call" in out
+    assert "unlocked-uncleared (munlock): 3 of 4096 bytes are not zero" in out
+
+
 def test_without_the_option_nothing_is_audited(tmp_path: Path) -> None:
     status, out = run(tmp_path)
     assert status == 0

@@ -128,6 +128,7 @@ def test_what_is_no_mistake_passes(what: str, careless: str, tmp_path: Path) -> 
     found = audit([careless, what], tmp_path, "--fail")
     assert (found.status, found.findings) == (0, [])
     assert re.search(r"^mlockwipe audit: nothing was left uncleared by careless[-\w]*$", found.err, re.MULTILINE)
+    assert "can't be protected" not in found.err
 
 
 @needs_gcc
