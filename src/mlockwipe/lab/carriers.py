@@ -35,8 +35,8 @@ class LabCarrier:
     """`append`: words for the kernel's command line. `prefix`: what a command runs under in the guest.
     `module`: parameters of the module init_mlocked_on_free, which is loaded into the guest; None for a guest without
     it. `limits`: the cases that it is known not to fulfil, each with the reason.
-    `late`: it zeroes a page when that is freed, which the LRU batch of another CPU puts off for a moment; so what
-    leaks once and not again is no leak.
+    `late`: it zeroes a page only when nobody else refers to it, which the LRU batch of another CPU puts off for a
+    moment; so what is gone a moment after the release is no leak.
     """
 
     name: str
@@ -71,8 +71,8 @@ def _carriers() -> list[LabCarrier]:
         LabCarrier(BARE, _STOCK),
         LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), limits=_INIT_ON_FREE, late=True),
         LabCarrier("supervisor", _STOCK, run, limits={**LIMITS, **_KERNELS_COPIES}),
-        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_RECLAIMED),
-        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_RECLAIMED),
+        LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_RECLAIMED, late=True),
+        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_RECLAIMED, late=True),
     ]
 
 

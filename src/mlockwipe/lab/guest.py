@@ -4,7 +4,8 @@
 One JSON object a line goes over the virtio port, each with the `id` of what it belongs to:
 
     guest: {"hello": {...}}                                 ready; what the guest is
-    host:  {"id": 1, "case": "W1-whole", "carrier": {"name": ..., "prefix": [...], "limits": {...}}}
+    host:  {"id": 1, "case": "W1-whole", "carrier": {"name": ..., "prefix": [...], "limits": {...},
+            "late": false}}
     guest: {"id": 1, "search": [second, ...], "patient": false}  stop me and look for these words, now or soon
     host:  {"id": 1, "found": {second: {page: pairs}}}
     guest: {"id": 1, "result": {...}}
@@ -39,10 +40,9 @@ from mlockwipe.lab.nursery import Nursery
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.linux.physical import Frames, mapped
 
+A_MOMENT = 0.05  # seconds: what waits for the references in another CPU's batches is zeroed by then
 SETTLE = 0.15  # seconds after the last process of a case is gone: pages freed by another CPU have arrived by then
 CASE_TIMEOUT = 180.0  # seconds: an emulated CPU is slow
-# A page that no process maps, and that is not free: the LRU batch of another CPU refers to it for a moment.
-_NOT_YET_FREE = ("anonymous", "swap cache")
 MANY = 64  # places of a leak that are told one by one
 
 Message = dict[str, Any]
@@ -86,8 +86,9 @@ class RamSearch:
 
     write_end = -1
 
-    def __init__(self, case: Case, ask: Callable[[Message], Message], frames: Frames) -> None:
+    def __init__(self, case: Case, late: bool, ask: Callable[[Message], Message], frames: Frames) -> None:
         self._case = case
+        self._late = late
         self._ask = ask
         self._frames = frames
         self._second, self._third = secrets.randbits(64), secrets.randbits(64)
@@ -101,10 +102,11 @@ class RamSearch:
 
     def look(self) -> None:
         found = self._released()
-        if any(kind in _NOT_YET_FREE for _, kind in found.values()):
+        if found and self._late and self._case.expected == WIPED:
             drain_page_batches()
+            time.sleep(A_MOMENT)
             still = self._search()
-            found = {frame: told for frame, told in found.items() if told[1] not in _NOT_YET_FREE or frame in still}
+            found = {frame: told for frame, told in found.items() if frame in still}
         self.alive.update(found)
 
     def look_at_last(self) -> None:
@@ -194,7 +196,7 @@ class Guest:
         told = message["carrier"]
         prefix: list[str] = told["prefix"]
         carrier = Carrier(told["name"], lambda command: [*prefix, *command], told["limits"])
-        eyes = RamSearch(case, lambda question: self._port.ask(number, question), self._frames)
+        eyes = RamSearch(case, told["late"], lambda question: self._port.ask(number, question), self._frames)
         began = time.monotonic()
         result = judge_by(eyes, case, carrier, timeout=CASE_TIMEOUT, start=self._nursery(prefix).bear)
         self._port.send(

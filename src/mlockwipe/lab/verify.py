@@ -137,8 +137,7 @@ def verify_one(
     on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
     """Boot once and judge every case; again, one at a time, those whose pages others may have used before they were
-    seen: with no carrier those that left nothing, and those that have lost what must stay. A carrier that zeroes
-    late gets the same chance.
+    seen: with no carrier those that left nothing, and those that have lost what must stay.
     """
     run = Run(kernel, carrier)
     began = time.monotonic()
@@ -169,14 +168,12 @@ def verify_one(
 
 
 def _is_of_chance(carrier: LabCarrier, verdict: Verdict) -> bool:
-    """Whether others may have used free pages before they were searched, or kept one for a moment longer."""
+    """Whether others may have used free pages before they were searched."""
     match verdict.result.verdict:
         case "wiped":
             return carrier.name == BARE
         case "damaged":
             return verdict.lost and verdict.result.limit is None
-        case "leaked":
-            return carrier.late and verdict.result.limit is None
     return False
 
 
@@ -188,7 +185,7 @@ def load_module(machine: Machine, kernel: Kernel, parameters: Sequence[str]) -> 
 
 def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case], at_a_time: int) -> Iterator[Verdict]:
     """Each case's verdict as it comes."""
-    told = {"name": carrier.name, "prefix": carrier.prefix, "limits": dict(carrier.limits)}
+    told = {"name": carrier.name, "prefix": carrier.prefix, "limits": dict(carrier.limits), "late": carrier.late}
     waiting = deque(enumerate(cases))
     pending = 0
     patient: list[dict[str, Any]] = []
