@@ -2,6 +2,8 @@
 """io_uring: as much of it as one submission of writes or advice takes (include/uapi/linux/io_uring.h)."""
 
 import ctypes
+import functools
+import os
 import struct
 
 from mlockwipe.linux import mm
@@ -21,6 +23,27 @@ _PARAMS = struct.Struct("=10I10I10I")
 _syscall = function("syscall", ctypes.c_long, *([ctypes.c_long] * 7), sleeps=True)
 
 
+@functools.cache
+def counters() -> tuple[int, int]:
+    """Where in the mapping of a ring its two 32-bit counters are: of the requests that the kernel has taken, and of
+    those that it has completed. Where they are differs between kernels; the kernel tells it with every ring.
+
+    OSError: as of `Ring`.
+    """
+    fd, fields = _setup(1)
+    os.close(fd)
+    return fields[10], fields[21]
+
+
+def _setup(entries: int) -> tuple[int, tuple[int, ...]]:
+    """A new ring's descriptor, and the fields of struct io_uring_params."""
+    params = ctypes.create_string_buffer(_PARAMS.size)
+    fd = checked(
+        _syscall(_SYS_IO_URING_SETUP, entries, ctypes.addressof(params), 0, 0, 0, 0), f"io_uring_setup({entries})"
+    )
+    return fd, _PARAMS.unpack(params.raw)
+
+
 class Ring:
     """A ring for one submission of up to `entries` requests.
 
@@ -29,12 +52,7 @@ class Ring:
     """
 
     def __init__(self, entries: int) -> None:
-        params = ctypes.create_string_buffer(_PARAMS.size)
-        self._fd = checked(
-            _syscall(_SYS_IO_URING_SETUP, entries, ctypes.addressof(params), 0, 0, 0, 0),
-            f"io_uring_setup({entries})",
-        )
-        fields = _PARAMS.unpack(params.raw)
+        self._fd, fields = _setup(entries)
         self._tail, self._array, self._completions = fields[11], fields[16], fields[25]
         # Linux 5.4 and later map both rings at once; the array is what lies last in it.
         prot = mm.PROT_READ | mm.PROT_WRITE

@@ -8,11 +8,11 @@ page are not, and nothing is faulted in to be wiped.
 import contextlib
 import errno
 import os
-import struct
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mlockwipe.linux import procfs
+from mlockwipe.linux import io_uring, procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 from mlockwipe.supervisor.inject import TaskGone
 from mlockwipe.supervisor.keeper import Files, Keeper
@@ -137,14 +137,18 @@ def end_asynchronous_io(files: Files, call: Callable[[str, int], int]) -> None:
 
 
 def _requests_in_flight(memory_fd: int, ring: int) -> int:
-    """The requests of an io_uring that the kernel has taken and not completed; 0 when its ring can't be read.
-
-    struct io_rings (include/linux/io_uring_types.h) begins with head and tail of the submission queue, then of the
-    completion queue. Before Linux 6.10 the mapping can't be read through /proc.
+    """The requests of an io_uring that the kernel has taken and not completed; 0 when its ring can't be read, and 1
+    when nobody tells how to read it.
     """
     try:
-        taken, _, _, completed = struct.unpack("=4I", os.pread(memory_fd, 16, ring))
+        at_taken, at_completed = io_uring.counters()
+    except OSError:
+        return 1
+    try:
+        taken, completed = (
+            int.from_bytes(os.pread(memory_fd, 4, ring + at), sys.byteorder) for at in (at_taken, at_completed)
+        )
     except OSError:
         return 0
-    in_flight: int = (taken - completed) % (1 << 32)
+    in_flight = (taken - completed) % (1 << 32)
     return in_flight if in_flight < 1 << 31 else 0  # more completions than requests: multishot
