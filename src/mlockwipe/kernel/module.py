@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
@@ -110,11 +111,11 @@ def build(release: str, headers: Path) -> Path:
     return module
 
 
-def make(headers: Path, place: Path) -> None:
-    """Build the module from its sources in `place`, where the .ko is then. Raises Refused."""
+def make(headers: Path, place: Path, targets: Sequence[str] = ("modules",)) -> None:
+    """Build the module from its sources in `place`, where the .ko is then, or other `targets`. Raises Refused."""
     # The module has no use for BTF, whose making would need pahole.
     command = ["make", f"-j{os.cpu_count() or 1}", "-C", str(headers), f"M={place}", "CONFIG_DEBUG_INFO_BTF_MODULES="]
-    ran = subprocess.run([*command, "modules"], capture_output=True, text=True)
+    ran = subprocess.run([*command, *targets], capture_output=True, text=True)
     log = place / "make.log"
     log.write_text(ran.stdout + ran.stderr)
     if ran.returncode:

@@ -74,8 +74,22 @@ def _release(image: Path) -> str:
 # Debian's
 
 
+def debian_release(series: str) -> str:
+    """What uname -r says on Debian's newest kernel of the series. Raises Refused."""
+    return _package(series).removeprefix("linux-image-").removesuffix("-unsigned")
+
+
 def _debian(name: str, series: str) -> Kernel:
-    """The newest package of the series that apt knows, unpacked in the cache; else the newest that is there."""
+    package = _package(series)
+    place = cache() / package
+    if not place.is_dir():
+        _fetch(package, place)
+    (image,) = (place / "boot").glob("vmlinuz-*")
+    return _at(name, image)
+
+
+def _package(series: str) -> str:
+    """The newest package of the series that apt knows; else the newest that is in the cache."""
     package = newest_package(series)
     if package is None:
         kept = sorted(cache().glob(f"linux-image-{series}.*-unsigned"), key=version)
@@ -85,11 +99,7 @@ def _debian(name: str, series: str) -> Kernel:
                 "or name the path of a bzImage"
             )
         package = kept[-1].name
-    place = cache() / package
-    if not place.is_dir():
-        _fetch(package, place)
-    (image,) = (place / "boot").glob("vmlinuz-*")
-    return _at(name, image)
+    return package
 
 
 def newest_package(series: str) -> str | None:

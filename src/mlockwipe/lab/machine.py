@@ -48,8 +48,11 @@ class GuestFailed(Exception):
     """The guest did not come up, hangs, or is gone. `console`: what its kernel said at last."""
 
     def __init__(self, what: str, console: str) -> None:
-        super().__init__(what)
+        super().__init__(what, console)  # both, or it can't be pickled
         self.console = console
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def check_tools() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from mlockwipe.errors import Refused
 from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed, fault
@@ -91,9 +91,14 @@ def complaint(console: str) -> str | None:
 
 
 def initramfs(init: bytes, files: Mapping[str, bytes] | None = None) -> bytes:
-    """A file system in which there is a program /init, a place for /proc, and `files` by their names."""
-    more = b"".join(_entry(name, 0o100644, content) for name, content in (files or {}).items())
-    return _entry("proc", 0o040755) + _entry("init", 0o100755, init) + more + _entry("TRAILER!!!", 0)
+    """A file system in which there is a program /init, a place for /proc, and `files` by their paths below /; all can
+    be executed.
+    """
+    files = {"init": init, **(files or {})}
+    above = {parent.as_posix() for name in files for parent in PurePath(name).parents} - {"."}
+    directories = b"".join(_entry(name, 0o040755) for name in sorted({"proc", *above}))
+    contents = b"".join(_entry(name, 0o100755, content) for name, content in files.items())
+    return directories + contents + _entry("TRAILER!!!", 0)
 
 
 def _entry(name: str, mode: int, content: bytes = b"") -> bytes:

@@ -66,8 +66,7 @@ def side_by_side(
 
 
 def _room() -> int:
-    """How many guests at a time: one more than there are CPUs, for each waits for its disk and its clock now and then,
-    and the last one would have the machine for itself."""
+    """How many guests at a time: one more than there are CPUs, for each waits for its disk now and then."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return max(1, min(len(os.sched_getaffinity(0)) + 1, memory // _MEMORY))
 

@@ -16,27 +16,28 @@ from pathlib import Path
 
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.module import NAME, build, fetched_headers
+from mlockwipe.lab.bench.programs import Files
 from mlockwipe.lab.bench.work import Configuration, Sample, mistake
 from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed
 from mlockwipe.lab.reboot import initramfs
 
-TIMEOUT = 1200.0  # seconds; it takes half a minute of a CPU
-MEMORY = 512  # MiB: with less, Linux has no huge pages until they are asked for
+TIMEOUT = 1200.0  # seconds; it takes minutes of a CPU
+MEMORY = 1024  # MiB: the largest munmap, and room for the programs
 
 _SOURCE = Path(__file__).with_name("workloads.c")
 _FLAGS = ("-O2", "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror")
 
-# Nothing may differ from one machine to the next: not the time at which it begins, and not where programs are mapped,
-# for the page tables that it takes depend on that.
+# Nothing may differ from one machine to the next: not the time at which it begins, which is after that of every key,
+# and not where programs are mapped, for the page tables that it takes depend on that.
 _COUNTING = (
     "-accel",
     "tcg",
     "-icount",
     "shift=0,sleep=off",
     "-rtc",
-    "base=2000-01-01,clock=vm",
+    "base=2037-01-01,clock=vm",
     "-smp",
     "1",
     "-cpu",
@@ -69,17 +70,18 @@ def compile_init(place: Path) -> Path:
 def measure(
     kernel: Kernel,
     init: Path,
+    programs: Files,
     configuration: Configuration,
     advance: Callable[[], object] = lambda: None,
     *,
     timeout: float = TIMEOUT,
 ) -> dict[str, Sample]:
-    """Boot `kernel` with `init` as process 1: what each kind of work took, by its name. `advance` is called for
-    each.
+    """Boot `kernel` with `init` as process 1 and `programs` around it: what each kind of work took, by its name.
+    `advance` is called for each.
 
     Raises Refused and GuestFailed.
     """
-    files = _files(kernel, configuration)
+    files = {**programs, **_module(kernel, configuration)}
     with held(), tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as directory:
         place = Path(directory)
         (place / "initramfs").write_bytes(initramfs(init.read_bytes(), files))
@@ -108,8 +110,8 @@ def measure(
     return samples
 
 
-def _files(kernel: Kernel, configuration: Configuration) -> dict[str, bytes]:
-    """What process 1 has beside itself: the module, on the kernels that it is for, loaded or not. Raises Refused."""
+def _module(kernel: Kernel, configuration: Configuration) -> Files:
+    """The module, on the kernels that it is for, loaded or not. Raises Refused."""
     if configuration.kernel != "debian":
         return {}
     return {f"{NAME}.ko": build(kernel.release, fetched_headers(kernel.release)).read_bytes()}

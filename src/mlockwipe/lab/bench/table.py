@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from mlockwipe.lab.bench.work import CLEARING, WORKS, Carrier, Configuration, Sample, Samples
+from mlockwipe.lab.bench.work import CLEARING, PROGRAMS, WORKS, Carrier, Configuration, Sample, Samples
 from mlockwipe.lab.kernel import Kernel
 
 CAVEAT = (
-    "Instructions of an emulated CPU, medians of {times} times. They show no cache, no DRAM, no other CPU (no IPI, "
-    "no contended lock). The `rep stosq` that clears a page counts as {clearing:.0f}, for each of its 512 steps is "
-    "counted; that is not the time it takes. '=': not distinguishable, the middle halves of the times overlap."
+    "Instructions of an emulated CPU, medians of {times} times, and in % how much more it is than without. They show "
+    "no cache, no DRAM, no other CPU (no IPI, no contended lock). The `rep stosq` that clears a page counts as "
+    "{clearing:.0f}, for each of its 512 steps is counted; that is not the time it takes. '=': not distinguishable, "
+    "the middle halves of the times overlap."
 )
+
+LAST_OF_MEMORY = WORKS[-len(PROGRAMS) - 1].name  # what follows are programs
 
 
 @dataclass(frozen=True)
@@ -30,41 +33,40 @@ class Run:
 
 def print_costs(console: Console, runs: Sequence[Run]) -> None:
     """A table of the runs of one carrier and one series."""
-    compared = [run.samples for run in runs[:4]]  # those that every carrier has
-    _, off, on, _ = compared
+    compared = [run.samples for run in runs[:5]]  # those that every carrier has
+    bare, off, on, on_free, on_alloc = compared
     clearing = on[CLEARING]
     first = runs[0]
-    bare_name, how = first.configuration.name, first.carrier.name.replace("-", " ")
     table = Table(
-        title=f"What init_mlocked_on_free as a {how} costs on Linux {first.kernel.release}, in instructions",
+        title=f"What init_mlocked_on_free as a {first.carrier.name.replace('-', ' ')} costs on Linux "
+        f"{first.kernel.release}, in instructions",
         caption=CAVEAT.format(clearing=clearing.median, times=len(clearing.instructions)),
         caption_justify="left",
     )
     table.add_column("what")
     for column in (
-        bare_name,
+        first.configuration.name,
         "off",
         "on",
         "init_on_free",
-        f"off to\n{bare_name}",
-        "on to\noff",
+        "init_on_alloc",
         "on to\ninit_on_free",
         "more a page:\non",
         "\ninit_on_free",
     ):
         table.add_column(column, justify="right")
     for work in WORKS:
-        if work.name not in off:
+        name = work.name
+        if name not in off:
             continue
-        bare, without, with_it, free = (samples[work.name] for samples in compared)
         table.add_row(
             work.title,
-            *(f"{sample.median:,.0f}" for sample in (bare, without, with_it, free)),
-            _percent(without, bare),
-            _percent(with_it, without),
-            _percent(with_it, free),
-            _a_page(with_it, without, work.pages),
-            _a_page(free, bare, work.pages),
+            f"{bare[name].median:,.0f}",
+            *(_percent(samples[name], bare[name]) for samples in (off, on, on_free, on_alloc)),
+            _percent(on[name], on_free[name]),
+            _a_page(on[name], off[name], work.pages),
+            _a_page(on_free[name], bare[name], work.pages),
+            end_section=name == LAST_OF_MEMORY,
         )
     console.print(table)
 

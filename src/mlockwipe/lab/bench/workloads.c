@@ -11,14 +11,17 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -32,6 +35,7 @@
 #ifndef TIMES
 #define TIMES		9
 #endif
+#define FEWER		((TIMES + 1) / 2)	/* of what takes long */
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
 #define NOTHING		"nothing"	/* the argument with which this program ends at once */
 #define MODULE		"init_mlocked_on_free"
@@ -284,11 +288,22 @@ static void unmap_mthp(void)
 	check(set(THP "hugepages-2048kB/enabled", "inherit"), THP);
 }
 
-/* Many, for now and then one has to refill or to empty a cache of the kernel's. */
-static void unmap_pages(void)
+static const struct size {
+	size_t bytes;
+	int munmaps; /* many of the small ones, for now and then one has to refill or to empty a cache of the kernel's */
+} sizes[] = {{4 << 10, 64}, {64 << 10, 16}, {MIB, 4}, {16 * MIB, 1}, {256 * MIB, 1}};
+static const struct size *size;
+
+static void unmap_sized_locked(void)
 {
-	for (int i = 0; i < 64; i++)
-		timed_munmap(locked(PAGE, MADV_NOHUGEPAGE), PAGE);
+	for (int i = 0; i < size->munmaps; i++)
+		timed_munmap(locked(size->bytes, MADV_NOHUGEPAGE), size->bytes);
+}
+
+static void unmap_sized_unlocked(void)
+{
+	for (int i = 0; i < size->munmaps; i++)
+		timed_munmap(mapped(size->bytes, MADV_NOHUGEPAGE), size->bytes);
 }
 
 static void exit_locked(void)
@@ -333,26 +348,87 @@ static void fork_locked(void)
 	check(munmap(memory, 16 * MIB) == 0, "munmap");
 }
 
-static void measure(const char *name, void (*once)(void))
+/* Real programs, each a line of /programs: a name, and what is executed, all parted by one space */
+
+static char *words[64];
+
+static void run_program(void)
+{
+	pid_t child;
+
+	begin();
+	child = fork();
+	if (!child) {
+		int null = open("/dev/null", O_RDWR);
+
+		dup2(null, STDIN_FILENO);
+		dup2(null, STDOUT_FILENO);
+		execv(words[1], words + 1);
+		_exit(127);
+	}
+	wait_for(child);
+	end();
+	while (waitpid(-1, NULL, 0) > 0) /* a daemon of it, which was told to end */
+		;
+}
+
+/* Programs use devices, the loopback interface, and what a shell would have told them. */
+static void prepare_for_programs(void)
+{
+	struct ifreq loopback = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int any = socket(AF_INET, SOCK_DGRAM, 0);
+
+	check(mkdir("/dev", 0755) == 0 || errno == EEXIST, "/dev");
+	check(mount("dev", "/dev", "devtmpfs", 0, NULL) == 0, "mount /dev");
+	check(mkdir("/tmp", 01777) == 0 || errno == EEXIST, "/tmp");
+	check(any >= 0 && ioctl(any, SIOCSIFFLAGS, &loopback) == 0, "the loopback interface");
+	close(any);
+	check(clearenv() == 0, "clearenv");
+	check(putenv("PATH=/usr/bin:/bin") == 0 && putenv("HOME=/root") == 0, "putenv");
+	check(putenv("PYTHONHASHSEED=0") == 0, "putenv");
+}
+
+static void measure(const char *name, void (*once)(void), int times)
 {
 	struct span taken[TIMES];
 
 	once(); /* the first time things are made that stay */
-	for (int i = 0; i < TIMES; i++) {
+	for (int i = 0; i < times; i++) {
 		sleep(3); /* what the kernel has begun by itself ends */
 		memset(span, 0, sizeof(*span));
 		once();
 		taken[i] = *span;
 	}
 	printf("{\"workload\": \"%s\", \"instructions\": [", name);
-	for (int i = 0; i < TIMES; i++)
+	for (int i = 0; i < times; i++)
 		printf("%s%lu", i ? ", " : "", taken[i].instructions);
 	printf("], \"wiped\": [");
-	for (int i = 0; i < TIMES; i++)
+	for (int i = 0; i < times; i++)
 		printf("%s%ld", i ? ", " : "", taken[i].wiped);
 	printf("]}\n");
 	fflush(stdout);
 	tcdrain(STDOUT_FILENO); /* or the serial line's interrupts would count in what comes next */
+}
+
+static void measure_programs(void)
+{
+	FILE *list = fopen("/programs", "re");
+	char *line = NULL;
+	size_t size = 0;
+
+	check(list, "/programs");
+	prepare_for_programs();
+	while (getline(&line, &size, list) > 0) {
+		int count = 0;
+
+		for (char *word = strtok(line, " \n"); word && count < 63; word = strtok(NULL, " \n"))
+			words[count++] = word;
+		words[count] = NULL;
+		check(count > 1, "a line of /programs");
+		measure(words[0], run_program, FEWER);
+	}
+	free(line);
+	fclose(list);
 }
 
 int main(int argc, char **argv)
@@ -369,25 +445,33 @@ int main(int argc, char **argv)
 	if (argc > 1)
 		load(argv[1]);
 
-	measure("loop", loop);
-	measure("rep-stosq", rep_stosq);
-	measure("unmap-locked", unmap_locked);
-	measure("unmap-unlocked", unmap_unlocked);
-	measure("unmap-munlocked", unmap_munlocked);
+	measure("loop", loop, TIMES);
+	measure("rep-stosq", rep_stosq, TIMES);
+	measure("unmap-locked", unmap_locked, TIMES);
+	measure("unmap-unlocked", unmap_unlocked, TIMES);
+	measure("unmap-munlocked", unmap_munlocked, TIMES);
 	if (access(THP "hugepages-64kB", F_OK) == 0)
-		measure("unmap-mthp", unmap_mthp);
-	measure("unmap-thp", unmap_thps);
-	measure("unmap-page", unmap_pages);
-	measure("exit-locked", exit_locked);
-	measure("fork-exec", fork_exec);
-	measure("fork-locked", fork_locked);
+		measure("unmap-mthp", unmap_mthp, TIMES);
+	measure("unmap-thp", unmap_thps, TIMES);
+	for (size = sizes; size < sizes + sizeof(sizes) / sizeof(*sizes); size++) {
+		char name[sizeof("unmap-18446744073709551615k-unlocked")];
+
+		snprintf(name, sizeof(name), "unmap-%zuk-locked", size->bytes >> 10);
+		measure(name, unmap_sized_locked, size->bytes > 64 * MIB ? FEWER : TIMES);
+		snprintf(name, sizeof(name), "unmap-%zuk-unlocked", size->bytes >> 10);
+		measure(name, unmap_sized_unlocked, size->bytes > 64 * MIB ? FEWER : TIMES);
+	}
+	measure("exit-locked", exit_locked, TIMES);
+	measure("fork-exec", fork_exec, TIMES);
+	measure("fork-locked", fork_locked, TIMES);
 	for (size_t i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
 		char name[sizeof("unmap-share-4294967295")];
 
 		share = shares[i];
 		snprintf(name, sizeof(name), "unmap-share-%u", share);
-		measure(name, unmap_share);
+		measure(name, unmap_share, TIMES);
 	}
+	measure_programs();
 	errno = EFAULT;
 	check(!(number("/proc/sys/kernel/tainted", "") & ~TAINTED_BY_IT), "a kernel that has no complaint");
 	printf("{\"end\": true}\n");

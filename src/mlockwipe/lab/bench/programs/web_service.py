@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""A web service in Python that signs what it is sent with a key in locked memory, and 200 requests to it."""
+
+import hmac
+import http.client
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from mlockwipe.locked import LockedBuffer
+
+CLIENTS = 4
+REQUESTS = 50
+BODY = b"to be signed " * 80
+
+
+class Signer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16  # an answer is one packet
+    key: LockedBuffer
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        signature = hmac.digest(self.key, body, "sha256")
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(signature)))
+        self.end_headers()
+        self.wfile.write(signature)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def client(port: int, wanted: bytes, wrong: list[bytes]) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    for _ in range(REQUESTS):
+        connection.request("POST", "/", BODY)
+        if (signature := connection.getresponse().read()) != wanted:
+            wrong.append(signature)
+    connection.close()
+
+
+def main() -> None:
+    secret = bytes(range(32))
+    wanted = hmac.digest(secret, BODY, "sha256")
+    wrong: list[bytes] = []
+    with LockedBuffer(secret) as Signer.key, ThreadingHTTPServer(("127.0.0.1", 0), Signer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        clients = [threading.Thread(target=client, args=(server.server_port, wanted, wrong)) for _ in range(CLIENTS)]
+        for one in clients:
+            one.start()
+        for one in clients:
+            one.join()
+        server.shutdown()
+    if wrong:
+        sys.exit(f"{len(wrong)} signatures are wrong")
+
+
+if __name__ == "__main__":
+    main()
