@@ -27,8 +27,8 @@ _CONFIGURATIONS = ("/etc/passwd", "/etc/group", "/etc/nsswitch.conf")
 @dataclass(frozen=True)
 class Program:
     """`name`: of its work. `argv`: what process 1 executes. `executables`: what that executes in turn, by name or
-    path. `package`: of Debian, that has them. `more`: its other files, from a place to make them in and the headers of a
-    Linux.
+    path. `package`: of Debian, that has them. `more`: its other files, from a place to make them in and the headers
+    of a Linux.
     """
 
     name: str
