@@ -409,6 +409,12 @@ def _lab_keys(arguments: argparse.Namespace) -> int:
         return lab_keys(_kernels(arguments), _carriers(arguments), managers, json_file=arguments.json)
 
 
+def _rounds(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of rounds")
+    return int(text)
+
+
 def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--carrier",
@@ -422,7 +428,16 @@ def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["6.1", "6.12"],
         help="of this Linux; may be given again (default: 6.12)",
     )
-    parser.add_argument("--json", metavar="FILE", help="write every count there")
+    parser.add_argument(
+        "--time",
+        nargs="?",
+        type=_rounds,
+        const=7,
+        metavar="ROUNDS",
+        help="measure wall and system time instead of counting instructions, on KVM where there is any, with so many "
+        "boots of each configuration (default: 7); leave the machine alone meanwhile",
+    )
+    parser.add_argument("--json", metavar="FILE", help="write every measurement there")
 
 
 def _lab_bench(arguments: argparse.Namespace) -> int:
@@ -435,6 +450,7 @@ def _lab_bench(arguments: argparse.Namespace) -> int:
         return lab_bench(
             list(dict.fromkeys(arguments.carrier or ["boot-option"])),
             list(dict.fromkeys(arguments.series or ["6.12"])),
+            rounds=arguments.time,
             json_file=arguments.json,
         )
 

@@ -70,7 +70,7 @@ def said(*lines: object) -> str:
     return "".join(f"{json.dumps(line)}\n[    1.2] random: crng init done\n" for line in lines)
 
 
-LOOPED = {"workload": "loop", "instructions": [3, 1, 2], "wiped": [-1, -1, -1]}
+LOOPED = {"workload": "loop", "took": [3, 1, 2], "system": [], "wiped": [-1, -1, -1]}
 
 
 def test_counts_are_found_among_what_the_kernel_says() -> None:
@@ -85,7 +85,7 @@ def test_counts_are_found_among_what_the_kernel_says() -> None:
         ("", "process 1 did not get to its end"),
         (said(LOOPED), "process 1 did not get to its end"),
         (said(LOOPED, {"failed": "mlock: Cannot allocate memory"}, {"end": True}), "process 1 failed: mlock: Cannot"),
-        (said(LOOPED, {"workload": "loop", "instructions": [1]}, {"end": True}), r"process 1 said '\{\"workload"),
+        (said(LOOPED, {"workload": "loop", "took": [1]}, {"end": True}), r"process 1 said '\{\"workload"),
         (said(LOOPED) + '{"workload": [ 1.3] BUG: oops}\n', r"process 1 said '\{\"workload\": \[ 1\.3\] BUG"),
     ],
 )
@@ -307,7 +307,7 @@ def machine(text: str, place: Path, monkeypatch: pytest.MonkeyPatch, timeout: fl
 
 def test_a_machine_that_ends_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [
-        {"workload": name, "instructions": sample.instructions, "wiped": sample.wiped}
+        {"workload": name, "took": sample.took, "system": [], "wiped": sample.wiped}
         for name, sample in samples(ON).items()
     ]
     (tmp_path / "said").write_text(console(ON) + said(*lines, {"end": True}))

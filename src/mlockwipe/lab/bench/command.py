@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""`mlockwipe lab bench`: build, boot, count, print, write."""
+"""`mlockwipe lab bench`: build, boot, measure, print, write."""
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,12 @@ from mlockwipe.kernel.packages import output
 from mlockwipe.lab.bench.guest import check_qemu, compile_init, measure
 from mlockwipe.lab.bench.programs import Files, packed
 from mlockwipe.lab.bench.table import Run, as_document, print_costs
-from mlockwipe.lab.bench.work import CARRIERS, CLEARING, LOOP, WORKS, Configuration, Samples
+from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, print_times
+from mlockwipe.lab.bench.work import CARRIERS, CLEARING, COUNTING, LOOP, WORKS, Clock, Configuration, Samples, timing
 from mlockwipe.lab.command import print_failure
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
-from mlockwipe.lab.machine import GuestFailed
+from mlockwipe.lab.machine import GuestFailed, acceleration
 from mlockwipe.lab.side_by_side import side_by_side
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
@@ -31,13 +33,16 @@ _WIDTH = 170  # of the table, where it is not for a terminal
 
 
 @ends_by_signal()
-def lab_bench(carriers: Sequence[str], series: Sequence[str], *, json_file: str | None) -> int:
-    """The exit status: 0 when everything was measured. Raises Refused."""
+def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | None, json_file: str | None) -> int:
+    """Count instructions, or where `rounds` are given, measure time in so many. The exit status: 0 when everything
+    was measured. Raises Refused.
+    """
     qemu = check_qemu()
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     runs: list[Run] = []
+    timed: list[TimedRun] = []
     with tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as place:
-        init = compile_init(Path(place))
+        init = compile_init(Path(place), timing=bool(rounds))
         file = ReportFile(json_file) if json_file else None
         programs = {one: packed(fetched_headers(debian_release(one))) for one in series}
         for name, one in product(carriers, series):
@@ -45,46 +50,68 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, json_file: str 
             with building() as on_line:
                 kinds = dict.fromkeys(configuration.kernel for configuration in carrier.configurations)
                 kernels = {kind: kernel(f"{kind}-{one}", on_line) for kind in kinds}
+            found = acceleration(next(iter(kernels.values()))) if rounds else "tcg"
+            clock = timing(found, len(os.sched_getaffinity(0))) if rounds else COUNTING
             jobs = [
-                (kernels[configuration.kernel], init, programs[one], configuration)
+                (kernels[configuration.kernel], init, programs[one], configuration, clock)
                 for configuration in carrier.configurations
             ]
             try:
-                samples = _measured(f"{name}, Linux {one}", jobs)
+                taken = list(_rounds(f"{name}, Linux {one}", jobs, rounds or 1))
             except GuestFailed as failed:
                 print_failure(console, f"{name}, Linux {one}", str(failed), failed.console)
                 return 1
-            made = [
-                Run(carrier, one, configuration, booted, found)
-                for (booted, _, _, configuration), found in zip(jobs, samples, strict=True)
-            ]
-            print_costs(console, made)
-            runs += made
+            made = [(carrier, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
+            if rounds:
+                by_job = zip(*taken, strict=True)
+                here = [TimedRun(*what, samples) for what, samples in zip(made, by_job, strict=True)]
+                print_times(console, here, found)
+                timed += here
+            else:
+                counted = [Run(*what, samples) for what, samples in zip(made, taken[0], strict=True)]
+                print_costs(console, counted)
+                runs += counted
     if file is not None:
         tools = {
             name: output([path, "--version"]).partition("\n")[0] for name, path in (("qemu", qemu), ("gcc", "gcc"))
         }
-        file.write(json.dumps(as_document(runs, machine() | tools), indent=2) + "\n")
+        facts = machine() | tools
+        document = as_timed_document(timed, facts) if rounds else as_document(runs, facts)
+        file.write(json.dumps(document, indent=2) + "\n")
     return 0
 
 
-def _measured(what: str, jobs: Sequence[tuple[Kernel, Path, Files, Configuration]]) -> list[Samples]:
-    """What each configuration took. Guests at the same time don't disturb each other: time in them is instructions.
+_Job = tuple[Kernel, Path, Files, Configuration, Clock]
+
+
+def _rounds(what: str, jobs: Sequence[_Job], rounds: int) -> Iterator[list[Samples]]:
+    """What each job has measured, round after round. Guests whose time is instructions don't disturb each other, so
+    they run side by side; others one at a time, every other round backwards.
 
     Raises Refused and GuestFailed.
     """
-    found: dict[int, Samples] = {}
-    with _bar(what, len(jobs)) as advance:
-        for number, samples in side_by_side(_measure, jobs, lambda number, _: advance()):
-            found[number] = samples
-    return [found[number] for number in range(len(jobs))]
+    with _bar(what, rounds * len(jobs)) as advance:
+        for number in range(rounds):
+            found: dict[int, Samples] = {}
+            if jobs[0][-1] == COUNTING:
+                found.update(side_by_side(_measure, jobs, lambda number, _: advance()))
+            else:
+                order = range(len(jobs))
+                for job in reversed(order) if number % 2 else order:
+                    found[job] = _measure(*jobs[job], lambda _: advance())
+            yield [found[job] for job in range(len(jobs))]
 
 
 def _measure(
-    booted: Kernel, init: Path, programs: Files, configuration: Configuration, tell: Callable[[None], object]
+    booted: Kernel,
+    init: Path,
+    programs: Files,
+    configuration: Configuration,
+    clock: Clock,
+    tell: Callable[[None], object],
 ) -> Samples:
     try:
-        return measure(booted, init, programs, configuration, lambda: tell(None))
+        return measure(booted, init, programs, configuration, lambda: tell(None), clock=clock)
     except GuestFailed as failed:
         raise GuestFailed(f"{configuration.name}: {failed}", failed.console) from failed
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""A machine whose time goes on by one nanosecond with every instruction, and process 1 in it, which measures.
+"""A machine and process 1 in it, which measures.
 
-QEMU's -icount does that, on one emulated CPU: no cache, no waiting, no other load on this machine shows. The same
-kernel on the same command line takes exactly the same number of instructions each time it is booted.
+As a rule its time goes on by one nanosecond with every instruction. QEMU's -icount does that, on one emulated CPU: no
+cache, no waiting, no other load on this machine shows. The same kernel on the same command line takes the same number
+of instructions each time it is booted.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.module import NAME, build, fetched_headers
 from mlockwipe.lab.bench.programs import Files
-from mlockwipe.lab.bench.work import Configuration, Sample, mistake
+from mlockwipe.lab.bench.work import COUNTING, Clock, Configuration, Sample, mistake
 from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed
@@ -28,21 +29,9 @@ MEMORY = 1024  # MiB: the largest munmap, and room for the programs
 
 _SOURCE = Path(__file__).with_name("workloads.c")
 _FLAGS = ("-O2", "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror")
+_TIMING = ("-DTIME", "-DTIMES=5")
 
-# Nothing may differ from one machine to the next: not the time at which it begins, which is after that of every key,
-# and not where programs are mapped, for the page tables that it takes depend on that.
-_COUNTING = (
-    "-accel",
-    "tcg",
-    "-icount",
-    "shift=0,sleep=off",
-    "-rtc",
-    "base=2037-01-01,clock=vm",
-    "-smp",
-    "1",
-    "-cpu",
-    "qemu64",
-)
+# And programs are mapped at the same places every time, for the page tables that they take depend on that.
 _WORDS = ("console=ttyS0", "panic=-1", "norandmaps")
 
 
@@ -54,13 +43,15 @@ def check_qemu() -> str:
     return qemu
 
 
-def compile_init(place: Path) -> Path:
-    """Process 1, compiled into the directory `place`. Raises Refused."""
+def compile_init(place: Path, *, timing: bool = False) -> Path:
+    """Process 1, compiled into the directory `place`; it counts instructions, or is `timing`. Raises Refused."""
     gcc = shutil.which("gcc")
     if gcc is None:
         raise Refused("what measures is a C program, and there is no gcc: apt-get install gcc libc6-dev")
     init = place / "init"
-    ran = subprocess.run([gcc, *_FLAGS, "-o", init, _SOURCE], capture_output=True, text=True)
+    ran = subprocess.run(
+        [gcc, *_FLAGS, *(_TIMING if timing else ()), "-o", init, _SOURCE], capture_output=True, text=True
+    )
     if ran.returncode:
         errors = [line for line in ran.stderr.splitlines() if "error" in line or "cannot find" in line]
         raise Refused(f"{_SOURCE.name} can't be compiled: {(errors or ['no reason given'])[0]}")
@@ -74,6 +65,7 @@ def measure(
     configuration: Configuration,
     advance: Callable[[], object] = lambda: None,
     *,
+    clock: Clock = COUNTING,
     timeout: float = TIMEOUT,
 ) -> dict[str, Sample]:
     """Boot `kernel` with `init` as process 1 and `programs` around it: what each kind of work took, by its name.
@@ -86,7 +78,16 @@ def measure(
         place = Path(directory)
         (place / "initramfs").write_bytes(initramfs(init.read_bytes(), files))
         (place / "console").touch()
-        argv = [check_qemu(), *_COUNTING, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config", "-display", "none"]
+        argv = [
+            check_qemu(),
+            *clock.machine,
+            "-m",
+            f"{MEMORY}M",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+        ]
         argv += ["-no-reboot", "-serial", f"file:{place}/console"]
         argv += ["-kernel", str(kernel.image), "-initrd", f"{place}/initramfs"]
         argv += ["-append", shlex.join([*_WORDS, *configuration.append])]
@@ -105,7 +106,7 @@ def measure(
     if failed is not None:
         raise GuestFailed(failed, console)
     samples = parse(console)
-    if (wrong := mistake(samples, configuration, console)) is not None:
+    if (wrong := mistake(samples, configuration, console, clock)) is not None:
         raise GuestFailed(wrong, console)
     return samples
 
@@ -153,7 +154,7 @@ def parse(console: str) -> dict[str, Sample]:
                 raise GuestFailed(f"process 1 failed: {said['failed']}", console)
             if "end" in said:
                 return samples
-            samples[said["workload"]] = Sample(tuple(said["instructions"]), tuple(said["wiped"]))
+            samples[said["workload"]] = Sample(*(tuple(said[key]) for key in ("took", "wiped", "system")))
         except (ValueError, KeyError, TypeError):
             raise GuestFailed(f"process 1 said {line.strip()!r}", console) from None
     raise GuestFailed("process 1 did not get to its end", console)

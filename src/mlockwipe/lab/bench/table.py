@@ -40,7 +40,7 @@ def print_costs(console: Console, runs: Sequence[Run]) -> None:
     table = Table(
         title=f"What init_mlocked_on_free as a {first.carrier.name.replace('-', ' ')} costs on Linux "
         f"{first.kernel.release}, in instructions",
-        caption=CAVEAT.format(clearing=clearing.median, times=len(clearing.instructions)),
+        caption=CAVEAT.format(clearing=clearing.median, times=len(clearing.took)),
         caption_justify="left",
     )
     table.add_column("what")
@@ -83,7 +83,7 @@ def _a_page(one: Sample, other: Sample, pages: int) -> str:
 
 def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:
     """The runs, ready for json.dump."""
-    return {"schema": 1, "machine": dict(machine), "runs": [_run(run) for run in runs]}
+    return {"schema": 1, "unit": "instructions", "machine": dict(machine), "runs": [_run(run) for run in runs]}
 
 
 def _run(run: Run) -> dict[str, object]:
@@ -100,7 +100,7 @@ def _run(run: Run) -> dict[str, object]:
                 "name": name,
                 "pages": pages.get(name, 0),
                 "median": sample.median,
-                "instructions": list(sample.instructions),
+                "instructions": list(sample.took),
                 "wiped": list(sample.wiped),
             }
             for name, sample in run.samples.items()

@@ -2,7 +2,8 @@
 /*
  * Process 1 of a machine whose time stamp counter goes on by one with every instruction (QEMU, -icount shift=0). It
  * does what releases memory, each thing several times, prints one line of JSON for each kind with the instructions that
- * every single time took, and ends the machine.
+ * every single time took, and ends the machine. Compiled with TIME, for any other machine, it is nanoseconds, and
+ * "system" are those of them, on all CPUs, that the kernel took for the program and what it had executed.
  *
  * "wiped" is by how much init_mlocked_on_free's own count of the pages that it zeroed went up, each time.
  *
@@ -21,6 +22,7 @@
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -43,7 +45,8 @@
 
 /* What one time took, of the spans of it that count. Shared, for a child begins its own end. */
 static struct span {
-	uint64_t begin, instructions;
+	uint64_t begin, took; /* instructions, or nanoseconds */
+	uint64_t system_before, system; /* nanoseconds; 0 where instructions are counted */
 	long wiped_before, wiped; /* -1: this kernel doesn't count */
 } *span;
 
@@ -154,17 +157,56 @@ static void wait_for_tick(void)
 	while (now.tv_nsec == before.tv_nsec);
 }
 
+#ifdef TIME
+#define REST		20000	/* microseconds */
+
+static uint64_t now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC_RAW, &time);
+	return time.tv_sec * 1000000000UL + time.tv_nsec;
+}
+
+static uint64_t system_time(void)
+{
+	const int who[] = {RUSAGE_SELF, RUSAGE_CHILDREN};
+	struct rusage usage;
+	uint64_t total = 0;
+
+	for (int i = 0; i < 2; i++) {
+		check(getrusage(who[i], &usage) == 0, "getrusage");
+		total += usage.ru_stime.tv_sec * 1000000000UL + usage.ru_stime.tv_usec * 1000UL;
+	}
+	return total;
+}
+#else
+#define REST		3000000
+
+static uint64_t now(void)
+{
+	return __rdtsc();
+}
+
+static uint64_t system_time(void)
+{
+	return 0;
+}
+#endif
+
 static void begin(void)
 {
 	span->wiped_before = wiped();
 	calm_down();
 	wait_for_tick();
-	span->begin = __rdtsc();
+	span->system_before = system_time();
+	span->begin = now();
 }
 
 static void end(void)
 {
-	span->instructions += __rdtsc() - span->begin;
+	span->took += now() - span->begin;
+	span->system += system_time() - span->system_before;
 	span->wiped = span->wiped_before < 0 ? -1 : span->wiped + wiped() - span->wiped_before;
 }
 
@@ -394,14 +436,17 @@ static void measure(const char *name, void (*once)(void), int times)
 
 	once(); /* the first time things are made that stay */
 	for (int i = 0; i < times; i++) {
-		sleep(3); /* what the kernel has begun by itself ends */
+		usleep(REST); /* what the kernel has begun by itself ends */
 		memset(span, 0, sizeof(*span));
 		once();
 		taken[i] = *span;
 	}
-	printf("{\"workload\": \"%s\", \"instructions\": [", name);
+	printf("{\"workload\": \"%s\", \"took\": [", name);
 	for (int i = 0; i < times; i++)
-		printf("%s%lu", i ? ", " : "", taken[i].instructions);
+		printf("%s%lu", i ? ", " : "", taken[i].took);
+	printf("], \"system\": [");
+	for (int i = 0; i < times; i++)
+		printf("%s%lu", i ? ", " : "", taken[i].system);
 	printf("], \"wiped\": [");
 	for (int i = 0; i < times; i++)
 		printf("%s%ld", i ? ", " : "", taken[i].wiped);

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: MIT
+"""How far off the median of a few measurements may be.
+
+As many values as were taken are drawn from them with replacement, again and again; between the bounds of the interval
+lie 95 % of the medians of such draws (a bootstrap). That assumes nothing of the noise but that the values are
+independent of each other. The median of few values can only be one of few, so the interval is a little too narrow: of
+11 values it holds the true median in 93.5 % of all cases, of 3 it is simply all of them, which hold it in 75 %.
+"""
+
+import random
+import statistics
+from collections.abc import Sequence
+
+_DRAWS = 2000
+_TAIL = _DRAWS // 40  # 2.5 % on either side
+_SEED = 1  # the same values have the same interval
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """A 95 % confidence interval of the median."""
+    chance = random.Random(_SEED)
+    medians = sorted(statistics.median(chance.choices(values, k=len(values))) for _ in range(_DRAWS))
+    return medians[_TAIL], medians[-_TAIL - 1]

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Wall and system time in guests: paired by round, and no ratio where there is none to tell."""
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, print_times
+from mlockwipe.lab.bench.work import CARRIERS, COUNTING, LOOP, WORKS, Sample, mistake, timing
+from mlockwipe.lab.kernel import Kernel
+from tests.lab.test_bench import ON, bench, console, row, samples
+
+CARRIER = CARRIERS["boot-option"]
+KERNEL = Kernel("patched-6.12", "6.12.1", Path("bzImage"), None)
+WORK = WORKS[0]
+
+
+def run(number: int, walls: Sequence[int], systems: Sequence[int]) -> TimedRun:
+    """One configuration's, a value of each a round."""
+    rounds = [
+        {WORK.name: Sample([wall, wall, 100 * wall], [0] * 3, [system] * 3)}
+        for wall, system in zip(walls, systems, strict=True)
+    ]
+    return TimedRun(CARRIER, "6.12", CARRIER.configurations[number], KERNEL, rounds)
+
+
+def printed(runs: Sequence[TimedRun], acceleration: str = "kvm") -> str:
+    out = io.StringIO()
+    print_times(Console(file=out, width=170), runs, acceleration)
+    return out.getvalue()
+
+
+NOISE = [1000, 4000, 2000, 8000, 3000, 5000, 6000]  # the machine is busier in some rounds than in others
+
+
+def test_a_ratio_is_of_one_round() -> None:
+    text = printed([run(0, NOISE, NOISE), run(1, [2 * one for one in NOISE], NOISE)])
+    wall, system = text.split("System time")
+    assert row(wall, WORK.title) == ["4 us", "2.000 (2.000..2.000)"]
+    assert row(system, WORK.title) == ["4 us", "= (1.000..1.000)"]
+
+
+def test_what_is_not_distinguishable_has_no_ratio() -> None:
+    other = [round(one * factor) for one, factor in zip(NOISE, (1.1, 0.8, 1.2, 0.9, 1.0, 1.3, 0.7), strict=True)]
+    (cell,) = row(printed([run(0, NOISE, NOISE), run(1, other, NOISE)]).split("System time")[0], WORK.title)[1:]
+    assert cell.startswith("= (0.") and "..1." in cell
+
+
+def test_system_time_that_is_less_than_a_tick_is_not_told() -> None:
+    text = printed([run(0, NOISE, [0] * 7), run(1, NOISE, NOISE)])
+    assert WORK.title in text.split("System time")[0]
+    assert WORK.title not in text.split("System time")[1]
+
+
+def test_an_emulated_machine_is_called_one() -> None:
+    runs = [run(0, NOISE, NOISE), run(1, NOISE, NOISE)]
+    assert "tell nothing of a real one" in " ".join(printed(runs, "tcg").split())
+    assert "tell nothing" not in " ".join(printed(runs, "kvm").split())
+
+
+def test_the_document_has_every_round() -> None:
+    document = json.loads(json.dumps(as_timed_document([run(0, [3, 4], [1, 2])], {"cpu": "one"})))
+    assert (document["schema"], document["unit"], document["machine"]) == (1, "nanoseconds", {"cpu": "one"})
+    assert document["runs"][0]["work"] == [
+        {"name": WORK.name, "wall": [[3, 3, 300], [4, 4, 400]], "system": [[1, 1, 1], [2, 2, 2]]}
+    ]
+
+
+def test_a_clock_that_tells_time_need_not_count_instructions() -> None:
+    found = samples(ON)
+    found[LOOP] = Sample([700_000], [0])
+    assert mistake(found, ON, console(ON), timing("kvm", 2)) is None
+    assert mistake(found, ON, console(ON), COUNTING) is not None
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "many", "1.5"])
+def test_what_is_no_number_of_rounds_is_a_mistake_of_usage(rounds: str, tmp_path: Path) -> None:
+    done = bench(tmp_path, f"--time={rounds}")
+    assert done.returncode == 2
+    assert f"'{rounds}' is no number of rounds" in done.stderr
