@@ -1,40 +1,67 @@
 # SPDX-License-Identifier: MIT
-"""Draw docs/share.svg from what `mlockwipe lab bench --json FILE` counted: `python docs/plot_costs.py FILE`."""
+"""Draw docs/share.svg and docs/size.svg from what `mlockwipe lab bench --json FILE` counted: `python
+docs/plot_costs.py FILE`."""
 
 import json
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
-from mlockwipe.lab.bench.work import SHARES
+from mlockwipe.lab.bench.work import SHARES, SIZES
 
 mpl.rcParams["svg.hashsalt"] = "mlockwipe"  # the same file from the same figures
-WORKS = {0: "unmap-unlocked", **{share: f"unmap-share-{share}" for share in SHARES}, 100: "unmap-locked"}
-LINES = {"init_on_free": ("init_on_free=1", "#b3151f"), "on": ("init_mlocked_on_free=1", "#116329")}
+ON_FREE, ON = ("init_on_free", "init_on_free=1", "#b3151f"), ("on", "init_mlocked_on_free=1", "#116329")
+BY_SHARE = {0: "unmap-unlocked", **{share: f"unmap-share-{share}" for share in SHARES}, 100: "unmap-locked"}
+
+Medians = Mapping[str, Mapping[str, float]]  # instructions, by configuration and work
 
 
 def main(path: Path) -> None:
     runs = [run for run in json.loads(path.read_text())["runs"] if run["carrier"] == "boot-option"]
-    series = sorted({run["series"] for run in runs}, key=lambda name: [int(part) for part in name.split(".")])
-    figure, axes = plt.subplots(1, len(series), figsize=(5.2 * len(series), 3.6), sharey=True, squeeze=False)
-    for axis, one in zip(axes[0], series, strict=True):
-        medians = {
+    counted = {
+        series: {
             run["configuration"]: {work["name"]: work["median"] for work in run["work"]}
             for run in runs
-            if run["series"] == one
+            if run["series"] == series
         }
-        for configuration, (label, colour) in LINES.items():
-            ratios = [medians[configuration][work] / medians["unpatched"][work] for work in WORKS.values()]
-            axis.plot(list(WORKS), ratios, marker="o", color=colour, label=label)
-        axis.axhline(1, color="#888", linewidth=0.8)
-        axis.set_title(f"Linux {one}")
+        for series in sorted(
+            {run["series"] for run in runs}, key=lambda name: [int(part) for part in name.split(".")]
+        )
+    }
+    for axis, medians in _axes(counted, "share.svg", "munmap of 64 MiB, against neither"):
+        for configuration, label, colour in (ON_FREE, ON):
+            ratios = _ratios(medians, configuration, list(BY_SHARE.values()))
+            axis.plot(list(BY_SHARE), ratios, marker="o", color=colour, label=label)
         axis.set_xlabel("share of the memory that is locked, per cent")
-        axis.legend(frameon=False)
-    axes[0][0].set_ylabel("munmap of 64 MiB, against neither")
+    for axis, medians in _axes(counted, "size.svg", "one munmap, against neither"):
+        for configuration, label, colour in (ON_FREE, ON):
+            for how, style, told in (("locked", "-", "locked"), ("unlocked", ":", "never locked")):
+                ratios = _ratios(medians, configuration, [f"unmap-{kib}k-{how}" for kib in SIZES])
+                axis.plot(list(SIZES), ratios, style, marker="o", color=colour, label=f"{label}, {told}")
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(SIZES), [f"{kib} KiB" if kib < 1 << 10 else f"{kib >> 10} MiB" for kib in SIZES])
+        axis.set_xlabel("size of the memory")
+
+
+def _ratios(medians: Medians, configuration: str, works: Sequence[str]) -> list[float]:
+    return [medians[configuration][work] / medians["unpatched"][work] for work in works]
+
+
+def _axes(counted: Mapping[str, Medians], name: str, what: str) -> Iterator[tuple[Axes, Medians]]:
+    """Axes for each series of Linux, and what was counted there; written to a file when all are drawn."""
+    figure, axes = plt.subplots(1, len(counted), figsize=(5.2 * len(counted), 3.6), sharey=True, squeeze=False)
+    for axis, (series, medians) in zip(axes[0], counted.items(), strict=True):
+        yield axis, medians
+        axis.axhline(1, color="#888", linewidth=0.8)
+        axis.set_title(f"Linux {series}")
+        axis.legend(frameon=False, fontsize="small")
+    axes[0][0].set_ylabel(what)
     figure.tight_layout()
-    figure.savefig(Path(__file__).with_name("share.svg"), metadata={"Date": None})
+    figure.savefig(Path(__file__).with_name(name), metadata={"Date": None})
 
 
 if __name__ == "__main__":
