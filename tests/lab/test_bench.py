@@ -18,7 +18,7 @@ from mlockwipe.lab.bench import guest
 from mlockwipe.lab.bench.guest import compile_init, measure, parse
 from mlockwipe.lab.bench.programs import packed
 from mlockwipe.lab.bench.table import Run, as_document, print_costs
-from mlockwipe.lab.bench.work import CARRIERS, LOCKING, LOOP, WORKS, Configuration, Sample, mistake
+from mlockwipe.lab.bench.work import CARRIERS, LOCKING, LOOP, WORKS, Configuration, Sample, mistake, together
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
 from mlockwipe.lab.machine import GuestFailed
 from tests.running import MLOCKWIPE
@@ -158,6 +158,14 @@ def test_what_overlaps_in_its_middle_half_does_not_differ(
 ) -> None:
     a, b = Sample(one, []), Sample(other, [])
     assert a.differs(b) is b.differs(a) is differs
+
+
+def test_boots_are_taken_together() -> None:
+    one, other = ({"loop": Sample((first, 2), (0, 1), (5,)), "fork": Sample((3,), (9,))} for first in (1, 7))
+    assert together([one, other]) == {
+        "loop": Sample((1, 2, 7, 2), (0, 1, 0, 1), (5, 5)),
+        "fork": Sample((3, 3), (9, 9)),
+    }
 
 
 def runs(carrier: str = "boot-option", **costs: int) -> list[Run]:

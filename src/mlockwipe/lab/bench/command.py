@@ -20,7 +20,18 @@ from mlockwipe.lab.bench.guest import check_qemu, compile_init, measure
 from mlockwipe.lab.bench.programs import Files, packed
 from mlockwipe.lab.bench.table import Run, as_document, print_costs
 from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, print_times
-from mlockwipe.lab.bench.work import CARRIERS, CLEARING, COUNTING, LOOP, WORKS, Clock, Configuration, Samples, timing
+from mlockwipe.lab.bench.work import (
+    CARRIERS,
+    CLEARING,
+    COUNTING,
+    LOOP,
+    WORKS,
+    Clock,
+    Configuration,
+    Samples,
+    timing,
+    together,
+)
 from mlockwipe.lab.command import print_failure
 from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
@@ -28,6 +39,8 @@ from mlockwipe.lab.machine import GuestFailed, acceleration
 from mlockwipe.lab.side_by_side import side_by_side
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
+
+BOOTS = 3  # of each configuration, where instructions are counted
 
 _WIDTH = 170  # of the table, where it is not for a terminal
 
@@ -57,18 +70,17 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | N
                 for configuration in carrier.configurations
             ]
             try:
-                taken = list(_rounds(f"{name}, Linux {one}", jobs, rounds or 1))
+                taken = _taken(f"{name}, Linux {one}", jobs, rounds or BOOTS)
             except GuestFailed as failed:
                 print_failure(console, f"{name}, Linux {one}", str(failed), failed.console)
                 return 1
             made = [(carrier, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
             if rounds:
-                by_job = zip(*taken, strict=True)
-                here = [TimedRun(*what, samples) for what, samples in zip(made, by_job, strict=True)]
+                here = [TimedRun(*what, boots) for what, boots in zip(made, taken, strict=True)]
                 print_times(console, here, found)
                 timed += here
             else:
-                counted = [Run(*what, samples) for what, samples in zip(made, taken[0], strict=True)]
+                counted = [Run(*what, together(boots)) for what, boots in zip(made, taken, strict=True)]
                 print_costs(console, counted)
                 runs += counted
     if file is not None:
@@ -84,25 +96,28 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | N
 _Job = tuple[Kernel, Path, Files, Configuration, Clock]
 
 
-def _rounds(what: str, jobs: Sequence[_Job], rounds: int) -> Iterator[list[Samples]]:
-    """What each job has measured, round after round. Guests whose time is instructions don't disturb each other, so
-    they run side by side; others one at a time, every other round backwards.
+def _taken(what: str, jobs: Sequence[_Job], boots: int) -> list[list[Samples]]:
+    """What each job has measured in each of so many boots. Guests whose time is instructions don't disturb each
+    other, so they run side by side; others one at a time, in turn, every other round backwards.
 
     Raises Refused and GuestFailed.
     """
-    with _bar(what, rounds * len(jobs)) as advance:
-        for number in range(rounds):
-            found: dict[int, Samples] = {}
-            if jobs[0][-1] == COUNTING:
-                found.update(side_by_side(_measure, jobs, lambda number, _: advance()))
-            else:
-                order = range(len(jobs))
-                for job in reversed(order) if number % 2 else order:
-                    found[job] = _measure(*jobs[job], lambda _: advance())
-            yield [found[job] for job in range(len(jobs))]
+    found: dict[tuple[int, int], Samples] = {}
+    order = range(len(jobs))
+    turns = [(boot, job) for boot in range(boots) for job in (reversed(order) if boot % 2 else order)]
+    with _bar(what, len(turns)) as advance:
+        if jobs[0][-1] == COUNTING:
+            tasks = [(boot, *jobs[job]) for boot, job in turns]
+            for number, samples in side_by_side(_measure, tasks, lambda number, _: advance()):
+                found[turns[number]] = samples
+        else:
+            for boot, job in turns:
+                found[boot, job] = _measure(boot, *jobs[job], lambda _: advance())
+    return [[found[boot, job] for boot in range(boots)] for job in order]
 
 
 def _measure(
+    boot: int,
     booted: Kernel,
     init: Path,
     programs: Files,
@@ -111,7 +126,7 @@ def _measure(
     tell: Callable[[None], object],
 ) -> Samples:
     try:
-        return measure(booted, init, programs, configuration, lambda: tell(None), clock=clock)
+        return measure(booted, init, programs, configuration, lambda: tell(None), boot=boot, clock=clock)
     except GuestFailed as failed:
         raise GuestFailed(f"{configuration.name}: {failed}", failed.console) from failed
 

@@ -65,11 +65,12 @@ def measure(
     configuration: Configuration,
     advance: Callable[[], object] = lambda: None,
     *,
+    boot: int = 0,
     clock: Clock = COUNTING,
     timeout: float = TIMEOUT,
 ) -> dict[str, Sample]:
     """Boot `kernel` with `init` as process 1 and `programs` around it: what each kind of work took, by its name.
-    `advance` is called for each.
+    `advance` is called for each. `boot`: its number, which makes it differ a little from the others.
 
     Raises Refused and GuestFailed.
     """
@@ -90,7 +91,7 @@ def measure(
         ]
         argv += ["-no-reboot", "-serial", f"file:{place}/console"]
         argv += ["-kernel", str(kernel.image), "-initrd", f"{place}/initramfs"]
-        argv += ["-append", shlex.join([*_WORDS, *configuration.append])]
+        argv += ["-append", shlex.join([*_WORDS, f"boot={boot}", *configuration.append])]
         with (place / "errors").open("w") as errors:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True

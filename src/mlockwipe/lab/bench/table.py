@@ -11,10 +11,10 @@ from mlockwipe.lab.bench.work import CLEARING, PROGRAMS, WORKS, Carrier, Configu
 from mlockwipe.lab.kernel import Kernel
 
 CAVEAT = (
-    "Instructions of an emulated CPU, medians of {times} times, and in % how much more it is than without. They show "
-    "no cache, no DRAM, no other CPU (no IPI, no contended lock). The `rep stosq` that clears a page counts as "
-    "{clearing:.0f}, for each of its 512 steps is counted; that is not the time it takes. '=': not distinguishable, "
-    "the middle halves of the times overlap."
+    "Instructions of an emulated CPU, medians of {times} times in several boots, and in % how much more it is than "
+    "without. They show no cache, no DRAM, no other CPU (no IPI, no contended lock). The `rep stosq` of a page "
+    "counts as {clearing:.0f}, for each of its 512 steps is counted; that is not the time it takes. '=': not "
+    "distinguishable, the middle halves of the times overlap."
 )
 
 LAST_OF_MEMORY = WORKS[-len(PROGRAMS) - 1].name  # what follows are programs

@@ -4,6 +4,7 @@
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,22 @@ class Sample:
         return low, high
 
     def differs(self, other: "Sample") -> bool:
-        """Whether the difference is more than what one and the same kernel shows from time to time."""
+        """Whether the difference is more than what one kernel shows from time to time, and from boot to boot."""
         (low, high), (other_low, other_high) = self.quartiles, other.quartiles
         return low > other_high or high < other_low
 
 
 Samples = Mapping[str, Sample]
+
+
+def together(boots: Sequence[Samples]) -> Samples:
+    """What was taken in all of the boots, as if it had been one."""
+    return {name: _joined([boot[name] for boot in boots]) for name in boots[0]}
+
+
+def _joined(samples: Sequence[Sample]) -> Sample:
+    lists = zip(*((sample.took, sample.wiped, sample.system) for sample in samples), strict=True)
+    return Sample(*(tuple(chain.from_iterable(one)) for one in lists))
 
 
 @dataclass(frozen=True)
