@@ -438,6 +438,7 @@ def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
         "boots of each configuration (default: 7); leave the machine alone meanwhile",
     )
     parser.add_argument("--json", metavar="FILE", help="write every measurement there")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables there, too")
 
 
 def _lab_bench(arguments: argparse.Namespace) -> int:
@@ -452,6 +453,7 @@ def _lab_bench(arguments: argparse.Namespace) -> int:
             list(dict.fromkeys(arguments.series or ["6.12"])),
             rounds=arguments.time,
             json_file=arguments.json,
+            markdown_file=arguments.markdown,
         )
 
 

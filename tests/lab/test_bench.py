@@ -17,7 +17,7 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.bench import guest
 from mlockwipe.lab.bench.guest import compile_init, measure, parse
 from mlockwipe.lab.bench.programs import packed
-from mlockwipe.lab.bench.table import Run, as_document, print_costs
+from mlockwipe.lab.bench.table import Run, as_document, cost_table
 from mlockwipe.lab.bench.work import CARRIERS, LOCKING, LOOP, WORKS, Configuration, Sample, mistake, together
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
 from mlockwipe.lab.machine import GuestFailed
@@ -175,7 +175,7 @@ def runs(carrier: str = "boot-option", **costs: int) -> list[Run]:
 
 def printed(made: Sequence[Run]) -> str:
     out = io.StringIO()
-    print_costs(Console(file=out, width=170), made)
+    Console(file=out, width=170).print(cost_table(made))
     return out.getvalue()
 
 

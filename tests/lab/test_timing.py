@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, print_times
+from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, time_tables
 from mlockwipe.lab.bench.work import CARRIERS, COUNTING, LOOP, WORKS, Sample, mistake, timing
 from mlockwipe.lab.kernel import Kernel
 from tests.lab.test_bench import ON, bench, console, row, samples
@@ -30,7 +30,7 @@ def run(number: int, walls: Sequence[int], systems: Sequence[int]) -> TimedRun:
 
 def printed(runs: Sequence[TimedRun], acceleration: str = "kvm") -> str:
     out = io.StringIO()
-    print_times(Console(file=out, width=170), runs, acceleration)
+    Console(file=out, width=170).print(*time_tables(runs, acceleration))
     return out.getvalue()
 
 

@@ -12,14 +12,16 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from mlockwipe.kernel.command import building
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import output
 from mlockwipe.lab.bench.guest import check_qemu, compile_init, measure
+from mlockwipe.lab.bench.markdown import as_markdown
 from mlockwipe.lab.bench.programs import Files, packed
-from mlockwipe.lab.bench.table import Run, as_document, print_costs
-from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, print_times
+from mlockwipe.lab.bench.table import Run, as_document, cost_table
+from mlockwipe.lab.bench.timing import TimedRun, as_timed_document, time_tables
 from mlockwipe.lab.bench.work import (
     CARRIERS,
     CLEARING,
@@ -46,7 +48,14 @@ _WIDTH = 170  # of the table, where it is not for a terminal
 
 
 @ends_by_signal()
-def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | None, json_file: str | None) -> int:
+def lab_bench(
+    carriers: Sequence[str],
+    series: Sequence[str],
+    *,
+    rounds: int | None,
+    json_file: str | None,
+    markdown_file: str | None,
+) -> int:
     """Count instructions, or where `rounds` are given, measure time in so many. The exit status: 0 when everything
     was measured. Raises Refused.
     """
@@ -54,9 +63,12 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | N
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     runs: list[Run] = []
     timed: list[TimedRun] = []
+    tables: list[Table] = []
+    printed = 0
     with tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as place:
         init = compile_init(Path(place), timing=bool(rounds))
         file = ReportFile(json_file) if json_file else None
+        markdown = ReportFile(markdown_file) if markdown_file else None
         programs = {one: packed(fetched_headers(debian_release(one))) for one in series}
         for name, one in product(carriers, series):
             carrier = CARRIERS[name]
@@ -77,12 +89,14 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | N
             made = [(carrier, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
             if rounds:
                 here = [TimedRun(*what, boots) for what, boots in zip(made, taken, strict=True)]
-                print_times(console, here, found)
+                tables += time_tables(here, found)
                 timed += here
             else:
                 counted = [Run(*what, together(boots)) for what, boots in zip(made, taken, strict=True)]
-                print_costs(console, counted)
+                tables.append(cost_table(counted))
                 runs += counted
+            console.print(*tables[printed:], sep="\n")
+            printed = len(tables)
     if file is not None:
         tools = {
             name: output([path, "--version"]).partition("\n")[0] for name, path in (("qemu", qemu), ("gcc", "gcc"))
@@ -90,6 +104,8 @@ def lab_bench(carriers: Sequence[str], series: Sequence[str], *, rounds: int | N
         facts = machine() | tools
         document = as_timed_document(timed, facts) if rounds else as_document(runs, facts)
         file.write(json.dumps(document, indent=2) + "\n")
+    if markdown is not None:
+        markdown.write("\n".join(map(as_markdown, tables)))
     return 0
 
 

@@ -4,7 +4,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from mlockwipe.lab.bench.work import CLEARING, PROGRAMS, WORKS, Carrier, Configuration, Sample, Samples
@@ -31,8 +30,8 @@ class Run:
     samples: Samples
 
 
-def print_costs(console: Console, runs: Sequence[Run]) -> None:
-    """A table of the runs of one carrier and one series."""
+def cost_table(runs: Sequence[Run]) -> Table:
+    """Of the runs of one carrier and one series."""
     compared = [run.samples for run in runs[:5]]  # those that every carrier has
     bare, off, on, on_free, on_alloc = compared
     clearing = on[CLEARING]
@@ -68,7 +67,7 @@ def print_costs(console: Console, runs: Sequence[Run]) -> None:
             _a_page(on_free[name], bare[name], work.pages),
             end_section=name == LAST_OF_MEMORY,
         )
-    console.print(table)
+    return table
 
 
 def _percent(one: Sample, other: Sample) -> str:

@@ -6,10 +6,9 @@ result is the median of all rounds.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.table import Table
 
 from mlockwipe.lab.bench.interval import interval
@@ -38,8 +37,8 @@ def _median(sample: Sample, kind: str) -> float:
     return statistics.median(sample.took if kind == "wall" else sample.system)
 
 
-def print_times(console: Console, runs: Sequence[TimedRun], acceleration: str) -> None:
-    """Tables of the runs of one carrier and one series, the first of which is what the others are compared with."""
+def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
+    """Of the runs of one carrier and one series, the first of which is what the others are compared with."""
     bare, *others = runs
     how = "" if acceleration == "kvm" else " An emulated CPU: its times tell nothing of a real one."
     for kind, title in KINDS.items():
@@ -60,7 +59,7 @@ def print_times(console: Console, runs: Sequence[TimedRun], acceleration: str) -
             if min(base) > 0:  # system time is told in ticks, and there may be none
                 ratios = (_ratio(run.nanoseconds(kind, work.name), base) for run in others)
                 table.add_row(work.title, f"{statistics.median(base) / 1000:,.0f} us", *ratios)
-        console.print(table)
+        yield table
 
 
 def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
