@@ -31,6 +31,10 @@ class Signer(BaseHTTPRequestHandler):
         pass
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = False  # or Python ends beside them, and ends them by pthread_exit, which needs libgcc_s
+
+
 def client(port: int, wanted: bytes, wrong: list[bytes]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port)
     for _ in range(REQUESTS):
@@ -44,14 +48,16 @@ def main() -> None:
     secret = bytes(range(32))
     wanted = hmac.digest(secret, BODY, "sha256")
     wrong: list[bytes] = []
-    with LockedBuffer(secret) as Signer.key, ThreadingHTTPServer(("127.0.0.1", 0), Signer) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with LockedBuffer(secret) as Signer.key, Server(("127.0.0.1", 0), Signer) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
         clients = [threading.Thread(target=client, args=(server.server_port, wanted, wrong)) for _ in range(CLIENTS)]
         for one in clients:
             one.start()
         for one in clients:
             one.join()
         server.shutdown()
+        serving.join()
     if wrong:
         sys.exit(f"{len(wrong)} signatures are wrong")
 
