@@ -82,7 +82,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds instead of {_ROUNDS}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{_QUICK} rounds instead of {_ROUNDS}, too few for 95 %%"
+    )
     parser.add_argument("--only", metavar="GLOB", default="*", help=f"of these: {', '.join(MEASUREMENTS)}")
     return parser.parse_args()
 

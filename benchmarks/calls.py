@@ -82,7 +82,7 @@ def lock_cycle(run: Runner) -> list[Figure]:
     )
     values = [value / 1000 for value in rounds.of("mlockwipe", "cycle")]
     what = "mmap, mlock, munlock and munmap of a page"
-    return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"))]
+    return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"), neutral=None)]
 
 
 def audit(run: Runner) -> list[Figure]:
@@ -119,7 +119,7 @@ def attach(run: Runner) -> list[Figure]:
 
     def figure(name: str, what: str, time: str, goal: float | None) -> Figure:
         values = [value / 1000 for value in rounds.of("mlockwipe", time)]
-        return Figure(name, what, "us", values, rounds.medians(time), goal)
+        return Figure(name, what, "us", values, rounds.medians(time), goal, neutral=None)
 
     return [
         figure("attach", f"first mlock of a process (median of {_ATTACHED} processes a round)", "mlock", 1500.0),

@@ -22,13 +22,14 @@ def as_json(machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Map
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
-    low, high = figure.quartiles
     return {
         "name": figure.name,
         "what": figure.what,
         "unit": figure.unit,
         "median": round(figure.median, 4),
-        "quartiles": [round(low, 4), round(high, 4)],
+        "interval": [round(bound, 4) for bound in figure.interval],
+        "distinguishable": figure.distinguishable,
+        "quartiles": [round(bound, 4) for bound in figure.quartiles],
         "values": [round(value, 4) for value in figure.values],
         "goal": figure.goal,
         "aim": figure.aim,
