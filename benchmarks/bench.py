@@ -37,6 +37,10 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "release-1gib": release.large,
     "gpg": real.gpg,
     "python": real.python,
+    "memcached": real.memcached,
+    "web": real.web,
+    "hackbench": real.hackbench,
+    "kernel-build": real.kernel_build,
 }
 _ROUNDS, _QUICK = 11, 3
 
