@@ -28,8 +28,10 @@ def _against_null_tracer(
     rounds = _four_ways(run, call, *command)
     times = rounds.medians(call)
     pinned = "null tracer, pinned"
+    each = {variant: rounds.distribution(variant, f"{call}_each") for variant in times}
+    ratios = rounds.ratio("mlockwipe", "null tracer", call)
     return [
-        Figure(name, what, "x", rounds.ratio("mlockwipe", "null tracer", call), times, goal, aim),
+        Figure(name, what, "x", ratios, times, goal, aim, distributions=each),
         Figure(
             f"{name}-pinned",
             f"{what}, null tracer on the same CPU",

@@ -22,7 +22,7 @@ def as_json(machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Map
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
-    return {
+    document = {
         "name": figure.name,
         "what": figure.what,
         "unit": figure.unit,
@@ -36,3 +36,9 @@ def _figure(figure: Figure) -> dict[str, Any]:
         "reached": figure.reached,
         "nanoseconds": {variant: round(time) for variant, time in figure.times.items()},
     }
+    if figure.distributions:
+        document["calls_up_to_nanoseconds"] = {
+            variant: {round(bound): calls for bound, calls in distribution.items()}
+            for variant, distribution in figure.distributions.items()
+        }
+    return document

@@ -11,14 +11,21 @@ few values, so the interval is a little too narrow: of 11 rounds it holds the tr
 it is simply all of them, which hold it in 75 %.
 """
 
+import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 Times = dict[str, list[float]]
 """What a workload printed: nanoseconds, by name."""
+
+Distribution = dict[float, int]
+"""How many calls took at most that many nanoseconds, and longer than the bound before says."""
+
+_STEPS = 16  # bounds between a time and twice that time: a time is told to 4.4 %
 
 _DRAWS = 2000
 _TAIL = _DRAWS // 40  # 2.5 % on either side
@@ -61,6 +68,13 @@ class Rounds:
     def difference(self, more: str, less: str, time: str) -> list[float]:
         return [a - b for a, b in zip(self.of(more, time), self.of(less, time), strict=True)]
 
+    def distribution(self, variant: str, time: str) -> Distribution:
+        """Of all that was printed under that name in all rounds. Each bound is so many times the one before."""
+        steps = Counter(
+            math.ceil(math.log2(value) * _STEPS) for sample in self._taken[variant] for value in sample[time]
+        )
+        return {2 ** (step / _STEPS): steps[step] for step in sorted(steps)}
+
     def medians(self, time: str) -> dict[str, float]:
         """The median over all rounds, by variant, in nanoseconds."""
         return {variant: statistics.median(self.of(variant, time)) for variant in self._taken}
@@ -69,7 +83,8 @@ class Rounds:
 @dataclass(frozen=True)
 class Figure:
     """A result with its goal. `values` has one a round, in `unit`; `times` are nanoseconds by variant. `neutral` is
-    the value that says that there is no difference, None where nothing is compared."""
+    the value that says that there is no difference, None where nothing is compared. `distributions` are those of
+    single calls by variant, where each was timed."""
 
     name: str
     what: str
@@ -79,6 +94,7 @@ class Figure:
     goal: float | None = None  # at most
     aim: float | None = None
     neutral: float | None = 1.0
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
 
     @property
     def median(self) -> float:

@@ -130,6 +130,33 @@ def test_a_goal_is_judged_by_the_median() -> None:
     assert Figure("ratio", "work", "x", values).reached is None
 
 
+def calls(*taken: float) -> Rounds:
+    return Rounds.interleave({"bare": lambda: {"call_each": list(taken)}}, 2)
+
+
+def test_every_call_of_every_round_is_in_the_distribution_within_its_bound() -> None:
+    taken = [chance * 1000 for chance in (random.Random(2).lognormvariate(0, 2) for _ in range(300))]
+    found = calls(*taken).distribution("bare", "call_each")
+    assert sum(found.values()) == 2 * len(taken)
+    assert list(found) == sorted(found)
+    for bound in found:
+        up_to = sum(calls for other, calls in found.items() if other <= bound)
+        assert up_to == 2 * sum(time <= bound * (1 + 1e-9) for time in taken)
+
+
+def test_a_distribution_tells_times_that_are_a_twentieth_apart_but_not_a_hundredth() -> None:
+    assert len(calls(1000, 1050).distribution("bare", "call_each")) == 2
+    assert list(calls(1000, 1010).distribution("bare", "call_each").values()) == [4]
+
+
+def test_programs_get_the_distribution_of_single_calls() -> None:
+    figure = Figure("calls", "calls", "x", [1.0], distributions={"bare": {1024.4: 3, 2048.0: 1}})
+    (told,) = json.loads(as_json(MACHINE, [figure], {}))["figures"]
+    assert told["calls_up_to_nanoseconds"] == {"bare": {"1024": 3, "2048": 1}}
+    (told,) = json.loads(as_json(MACHINE, [ratio(1.0)], {}))["figures"]
+    assert "calls_up_to_nanoseconds" not in told
+
+
 def test_programs_get_the_interval_beside_the_quartiles() -> None:
     figure = ratio(1.0)
     document = json.loads(as_json(MACHINE, [figure], {}))
