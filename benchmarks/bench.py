@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import calls
@@ -35,6 +36,11 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "fork": processes.fork,
     "release-64mib": release.small,
     "release-1gib": release.large,
+    **{f"size-{release.size_name(size).lower()}": partial(release.of_size, kibibytes=size) for size in release.SIZES},
+    **{
+        f"size-huge-{release.size_name(size).lower()}": partial(release.of_size_huge, kibibytes=size)
+        for size in release.HUGE_SIZES
+    },
     "gpg": real.gpg,
     "python": real.python,
     "memcached": real.memcached,

@@ -78,10 +78,7 @@ def mlock(run: Runner) -> list[Figure]:
 
 
 def lock_cycle(run: Runner) -> list[Figure]:
-    command = run.program("cycle"), str(_COUNT)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
-    )
+    rounds = run.both(run.program("cycle"), str(_COUNT))
     values = [value / 1000 for value in rounds.of("mlockwipe", "cycle")]
     what = "mmap, mlock, munlock and munmap of a page"
     return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"), neutral=None)]
@@ -114,10 +111,7 @@ def _audit(
 
 
 def attach(run: Runner) -> list[Figure]:
-    command = run.program("first_lock"), str(_ATTACHED)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
-    )
+    rounds = run.both(run.program("first_lock"), str(_ATTACHED))
 
     def figure(name: str, what: str, time: str, goal: float | None) -> Figure:
         values = [value / 1000 for value in rounds.of("mlockwipe", time)]

@@ -80,11 +80,7 @@ def fork(run: Runner) -> list[Figure]:
 
 def _fork(run: Runner, kind: str) -> Figure:
     locks = kind == "locked"
-    command = run.program("fork"), kind, str(_FORKED)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command, locks=locks)},
-        run.rounds,
-    )
+    rounds = run.both(run.program("fork"), kind, str(_FORKED), locks=locks)
     what = "with 16 locked pages" if locks else "without locked memory"
     return Figure(
         f"fork-{kind}",

@@ -30,7 +30,7 @@ def gpg(run: Runner) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:  # short: the agent's sockets lie in it
         environment = {"GNUPGHOME": home}
         _make_key(environment)
-        rounds = _bare_and_supervised(run, "/bin/sh", _script("gpg_loop.sh"), str(_SEALED), environment=environment)
+        rounds = run.both("/bin/sh", _script("gpg_loop.sh"), str(_SEALED), environment=environment)
     return [
         _ratio(rounds, "gpg", "gpg --sign --encrypt with gpg-agent", "seal"),
         _ratio(rounds, "gpg-decrypt", "gpg --decrypt of that, signature verified", "unseal"),
@@ -47,30 +47,26 @@ def _make_key(environment: dict[str, str]) -> None:
 
 def python(run: Runner) -> list[Figure]:
     limits.need(256 << 20)
-    rounds = _bare_and_supervised(
-        run, sys.executable, _script("python_loop.py"), str(_EXECUTED), run.program("fork_exec")
-    )
+    rounds = run.both(sys.executable, _script("python_loop.py"), str(_EXECUTED), run.program("fork_exec"))
     return [_ratio(rounds, "python", "subprocess.run from Python with all its memory locked", "subprocess")]
 
 
 def memcached(run: Runner) -> list[Figure]:
     _need("memcached", "memcached")
     limits.need(256 << 20)
-    rounds = _bare_and_supervised(run, sys.executable, _script("memcached_load.py"), str(_BATCHES))
+    rounds = run.both(sys.executable, _script("memcached_load.py"), str(_BATCHES))
     return [_ratio(rounds, "memcached", "memcached -k, 128 sets and gets", "memcached")]
 
 
 def web(run: Runner) -> list[Figure]:
-    rounds = _bare_and_supervised(run, sys.executable, _script("web_service.py"), str(_BATCHES))
+    rounds = run.both(sys.executable, _script("web_service.py"), str(_BATCHES))
     return [_ratio(rounds, "web", "web service in Python with a locked key, 4 requests", "web")]
 
 
 def hackbench(run: Runner) -> list[Figure]:
     """Its times scatter a lot, so there are more rounds."""
     _need("hackbench", "rt-tests")
-    rounds = _bare_and_supervised(
-        run, "/bin/sh", _script("hackbench.sh"), str(_MESSAGES), locks=False, rounds=2 * run.rounds
-    )
+    rounds = run.both("/bin/sh", _script("hackbench.sh"), str(_MESSAGES), locks=False, rounds=2 * run.rounds)
     return [_ratio(rounds, "hackbench", "hackbench through pipes, nothing locked", "hackbench")]
 
 
@@ -79,11 +75,10 @@ def kernel_build(run: Runner) -> list[Figure]:
     tree = kernel_tree()
     output = run.programs / "linux"
     configure_kernel(tree, output)
-    rounds = _bare_and_supervised(
-        run,
+    rounds = run.both(
         *("/bin/sh", _script("kernel_build.sh"), str(tree), str(output), _COMPILED),
         locks=False,
-        rounds=max(3, run.rounds // 2),
+        rounds=run.fewer_rounds,
     )
     return [_ratio(rounds, "kernel-build", f"make -j2 {_COMPILED}/ of Linux, nothing locked", "build")]
 
@@ -106,22 +101,6 @@ def configure_kernel(tree: Path, output: Path) -> None:
     make = ("make", "--silent", "-j2", "-C", str(tree), f"O={output}")
     _prepare(*make, "tinyconfig")
     _prepare(*make, "prepare")
-
-
-def _bare_and_supervised(
-    run: Runner,
-    *command: str,
-    locks: bool = True,
-    environment: dict[str, str] | None = None,
-    rounds: int | None = None,
-) -> Rounds:
-    return Rounds.interleave(
-        {
-            "bare": lambda: run.bare(*command, environment=environment),
-            "mlockwipe": lambda: run.supervised(*command, locks=locks, environment=environment),
-        },
-        rounds or run.rounds,
-    )
 
 
 def _ratio(rounds: Rounds, name: str, what: str, time: str) -> Figure:
