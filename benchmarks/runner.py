@@ -116,6 +116,8 @@ class Runner:
         for line in done.stdout.splitlines():
             name, value = line.split()
             times.setdefault(name, []).append(float(value))
+        if not times:
+            raise Broken(f"{' '.join(command)}: said no times")
         return times
 
 
