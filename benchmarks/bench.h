@@ -61,6 +61,13 @@ static inline void report_calls(const char *name, uint64_t *times, unsigned long
 	printf("%s_mean %.1f\n", name, (double)total / (double)count);
 }
 
+/* Every call by itself, for its distribution. */
+static inline void report_each(const char *name, const uint64_t *times, unsigned long count)
+{
+	for (unsigned long i = 0; i < count; i++)
+		report(name, times[i], 1);
+}
+
 static inline uint64_t *new_times(unsigned long count)
 {
 	uint64_t *times = calloc(count, sizeof(*times));

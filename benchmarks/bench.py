@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import calls
@@ -15,12 +16,13 @@ import machine
 import processes
 import real
 import release
-from build import NoCompiler, build
 from document import as_json
 from rich.console import Console
 from runner import Broken, Runner
 from sampling import Figure
 from table import print_figures
+
+from build import NoCompiler, build
 
 MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "never-locking": processes.never_locking,
@@ -35,8 +37,17 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "fork": processes.fork,
     "release-64mib": release.small,
     "release-1gib": release.large,
+    **{f"size-{release.size_name(size).lower()}": partial(release.of_size, kibibytes=size) for size in release.SIZES},
+    **{
+        f"size-huge-{release.size_name(size).lower()}": partial(release.of_size_huge, kibibytes=size)
+        for size in release.HUGE_SIZES
+    },
     "gpg": real.gpg,
     "python": real.python,
+    "memcached": real.memcached,
+    "web": real.web,
+    "hackbench": real.hackbench,
+    "kernel-build": real.kernel_build,
 }
 _ROUNDS, _QUICK = 11, 3
 
@@ -82,7 +93,9 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    parser.add_argument("--quick", action="store_true", help=f"{_QUICK} rounds instead of {_ROUNDS}")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"{_QUICK} rounds instead of {_ROUNDS}, too few for 95 %%"
+    )
     parser.add_argument("--only", metavar="GLOB", default="*", help=f"of these: {', '.join(MEASUREMENTS)}")
     return parser.parse_args()
 

@@ -28,8 +28,10 @@ def _against_null_tracer(
     rounds = _four_ways(run, call, *command)
     times = rounds.medians(call)
     pinned = "null tracer, pinned"
+    each = {variant: rounds.distribution(variant, f"{call}_each") for variant in times}
+    ratios = rounds.ratio("mlockwipe", "null tracer", call)
     return [
-        Figure(name, what, "x", rounds.ratio("mlockwipe", "null tracer", call), times, goal, aim),
+        Figure(name, what, "x", ratios, times, goal, aim, distributions=each),
         Figure(
             f"{name}-pinned",
             f"{what}, null tracer on the same CPU",
@@ -76,13 +78,10 @@ def mlock(run: Runner) -> list[Figure]:
 
 
 def lock_cycle(run: Runner) -> list[Figure]:
-    command = run.program("cycle"), str(_COUNT)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
-    )
+    rounds = run.both(run.program("cycle"), str(_COUNT))
     values = [value / 1000 for value in rounds.of("mlockwipe", "cycle")]
     what = "mmap, mlock, munlock and munmap of a page"
-    return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"))]
+    return [Figure("lock-cycle", what, "us", values, rounds.medians("cycle"), neutral=None)]
 
 
 def audit(run: Runner) -> list[Figure]:
@@ -112,14 +111,11 @@ def _audit(
 
 
 def attach(run: Runner) -> list[Figure]:
-    command = run.program("first_lock"), str(_ATTACHED)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
-    )
+    rounds = run.both(run.program("first_lock"), str(_ATTACHED))
 
     def figure(name: str, what: str, time: str, goal: float | None) -> Figure:
         values = [value / 1000 for value in rounds.of("mlockwipe", time)]
-        return Figure(name, what, "us", values, rounds.medians(time), goal)
+        return Figure(name, what, "us", values, rounds.medians(time), goal, neutral=None)
 
     return [
         figure("attach", f"first mlock of a process (median of {_ATTACHED} processes a round)", "mlock", 1500.0),

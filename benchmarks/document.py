@@ -22,16 +22,23 @@ def as_json(machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Map
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
-    low, high = figure.quartiles
-    return {
+    document = {
         "name": figure.name,
         "what": figure.what,
         "unit": figure.unit,
         "median": round(figure.median, 4),
-        "quartiles": [round(low, 4), round(high, 4)],
+        "interval": [round(bound, 4) for bound in figure.interval],
+        "distinguishable": figure.distinguishable,
+        "quartiles": [round(bound, 4) for bound in figure.quartiles],
         "values": [round(value, 4) for value in figure.values],
         "goal": figure.goal,
         "aim": figure.aim,
         "reached": figure.reached,
         "nanoseconds": {variant: round(time) for variant, time in figure.times.items()},
     }
+    if figure.distributions:
+        document["calls_up_to_nanoseconds"] = {
+            variant: {round(bound): calls for bound, calls in distribution.items()}
+            for variant, distribution in figure.distributions.items()
+        }
+    return document

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlockwipe.linux import procfs
 
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _CAP_IPC_LOCK = 1 << 14
 
 
@@ -41,6 +42,12 @@ def need(length: int) -> None:
     )
     if available < length * 3 // 2:
         raise Skipped(f"{available >> 20} MiB of memory are free: needs {length * 3 // 2 >> 20} MiB")
+
+
+def need_huge_pages() -> None:
+    """Skipped where the kernel makes none of private memory."""
+    if not HUGE_PAGES.exists() or "[never]" in HUGE_PAGES.read_text():
+        raise Skipped(f"transparent huge pages are off: echo madvise > {HUGE_PAGES}")
 
 
 def _self() -> int:

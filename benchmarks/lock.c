@@ -31,5 +31,6 @@ int main(int argc, char **argv)
 		times[i] = now() - start;
 	}
 	report_calls("mlock", times, count);
+	report_each("mlock_each", times, count);
 	return 0;
 }

@@ -57,7 +57,8 @@ def start(run: Runner) -> list[Figure]:
 
     def figure(name: str, what: str, more: str, less: str, bare: str, goal: float | None) -> Figure:
         values = [value / 1e6 for value in rounds.difference(more, less, "whole")]
-        return Figure(name, what, "ms", values, {"bare": times[bare], "mlockwipe": times[more]}, goal)
+        by_variant = {"bare": times[bare], "mlockwipe": times[more]}
+        return Figure(name, what, "ms", values, by_variant, goal, neutral=0.0)
 
     return [
         figure("start", "run of nothing, more than python -c pass", "run nothing", "python", "python", 25.0),
@@ -79,11 +80,7 @@ def fork(run: Runner) -> list[Figure]:
 
 def _fork(run: Runner, kind: str) -> Figure:
     locks = kind == "locked"
-    command = run.program("fork"), kind, str(_FORKED)
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command, locks=locks)},
-        run.rounds,
-    )
+    rounds = run.both(run.program("fork"), kind, str(_FORKED), locks=locks)
     what = "with 16 locked pages" if locks else "without locked memory"
     return Figure(
         f"fork-{kind}",

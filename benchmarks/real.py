@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs that people run: gpg with its agent, and Python with all its memory locked."""
+"""Programs that people run: such as hold secrets in locked memory, and such as lock nothing."""
 
 import os
 import shutil
@@ -9,63 +9,116 @@ import tempfile
 from pathlib import Path
 
 import limits
-from runner import Runner
+from runner import Broken, Runner
 from sampling import Figure, Rounds
 
+from mlockwipe.errors import Refused
+from mlockwipe.kernel.build import check_tools
+from mlockwipe.kernel.packages import cache, version
+
 _HERE = Path(__file__).parent
-_SIGNED = 10
+_SEALED = 10
 _EXECUTED = 100
+_BATCHES = 100
+_MESSAGES = 1000
+_COMPILED = "kernel/time"  # of Linux: 15 files
 
 
 def gpg(run: Runner) -> list[Figure]:
     for program in ("gpg", "gpg-agent", "gpgconf"):
-        if shutil.which(program) is None:
-            raise limits.Skipped(f"{program} is not installed: apt-get install gnupg")
+        _need(program, "gnupg")
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:  # short: the agent's sockets lie in it
         environment = {"GNUPGHOME": home}
         _make_key(environment)
-        command = "/bin/sh", str(_HERE / "gpg_loop.sh"), str(_SIGNED)
-        rounds = Rounds.interleave(
-            {
-                "bare": lambda: run.bare(*command, environment=environment),
-                "mlockwipe": lambda: run.supervised(*command, environment=environment),
-            },
-            run.rounds,
-        )
+        rounds = run.both("/bin/sh", _script("gpg_loop.sh"), str(_SEALED), environment=environment)
     return [
-        Figure(
-            "gpg",
-            "gpg --sign --encrypt with gpg-agent",
-            "x",
-            rounds.ratio("mlockwipe", "bare", "gpg"),
-            rounds.medians("gpg"),
-        )
+        _ratio(rounds, "gpg", "gpg --sign --encrypt with gpg-agent", "seal"),
+        _ratio(rounds, "gpg-decrypt", "gpg --decrypt of that, signature verified", "unseal"),
     ]
 
 
 def _make_key(environment: dict[str, str]) -> None:
-    variables = {**os.environ, **environment}
     key = ("--quick-generate-key", "bench", "future-default", "default", "never")
-    for command in (
-        ["gpg", "--batch", "--quiet", "--passphrase", "", *key],
-        ["gpg", "--batch", "--quiet", "--check-trustdb"],  # or the first that is timed does it
-        ["gpgconf", "--kill", "gpg-agent"],
-    ):
-        subprocess.run(command, env=variables, capture_output=True, check=True)
+    _prepare("gpg", "--batch", "--quiet", "--passphrase", "", *key, environment=environment)
+    # or the first that is timed does it
+    _prepare("gpg", "--batch", "--quiet", "--check-trustdb", environment=environment)
+    _prepare("gpgconf", "--kill", "gpg-agent", environment=environment)
 
 
 def python(run: Runner) -> list[Figure]:
     limits.need(256 << 20)
-    command = sys.executable, str(_HERE / "python_loop.py"), str(_EXECUTED), run.program("fork_exec")
-    rounds = Rounds.interleave(
-        {"bare": lambda: run.bare(*command), "mlockwipe": lambda: run.supervised(*command)}, run.rounds
+    rounds = run.both(sys.executable, _script("python_loop.py"), str(_EXECUTED), run.program("fork_exec"))
+    return [_ratio(rounds, "python", "subprocess.run from Python with all its memory locked", "subprocess")]
+
+
+def memcached(run: Runner) -> list[Figure]:
+    _need("memcached", "memcached")
+    limits.need(256 << 20)
+    rounds = run.both(sys.executable, _script("memcached_load.py"), str(_BATCHES))
+    return [_ratio(rounds, "memcached", "memcached -k, 128 sets and gets", "memcached")]
+
+
+def web(run: Runner) -> list[Figure]:
+    rounds = run.both(sys.executable, _script("web_service.py"), str(_BATCHES))
+    return [_ratio(rounds, "web", "web service in Python with a locked key, 4 requests", "web")]
+
+
+def hackbench(run: Runner) -> list[Figure]:
+    """Its times scatter a lot, so there are more rounds."""
+    _need("hackbench", "rt-tests")
+    rounds = run.both("/bin/sh", _script("hackbench.sh"), str(_MESSAGES), locks=False, rounds=2 * run.rounds)
+    return [_ratio(rounds, "hackbench", "hackbench through pipes, nothing locked", "hackbench")]
+
+
+def kernel_build(run: Runner) -> list[Figure]:
+    """It takes seconds, and scatters little: half of the rounds."""
+    tree = kernel_tree()
+    output = run.programs / "linux"
+    configure_kernel(tree, output)
+    rounds = run.both(
+        *("/bin/sh", _script("kernel_build.sh"), str(tree), str(output), _COMPILED),
+        locks=False,
+        rounds=run.fewer_rounds,
     )
-    return [
-        Figure(
-            "python",
-            "subprocess.run from Python with all its memory locked",
-            "x",
-            rounds.ratio("mlockwipe", "bare", "subprocess"),
-            rounds.medians("subprocess"),
-        )
-    ]
+    return [_ratio(rounds, "kernel-build", f"make -j2 {_COMPILED}/ of Linux, nothing locked", "build")]
+
+
+def kernel_tree() -> Path:
+    """The newest sources that `mlockwipe kernel build` has fetched. Skipped where there are none."""
+    try:
+        check_tools()
+        trees = list(cache().glob("*linux-source-*"))
+    except Refused as reason:
+        raise limits.Skipped(str(reason)) from reason
+    if not trees:
+        raise limits.Skipped(f"there are no sources of Linux in {cache()}: 'mlockwipe kernel build' fetches them")
+    return max(trees, key=lambda tree: (version(tree.name.removeprefix("unpatched-")), tree.name))
+
+
+def configure_kernel(tree: Path, output: Path) -> None:
+    """The smallest configuration, and what every directory needs of the others."""
+    output.mkdir()
+    make = ("make", "--silent", "-j2", "-C", str(tree), f"O={output}")
+    _prepare(*make, "tinyconfig")
+    _prepare(*make, "prepare")
+
+
+def _ratio(rounds: Rounds, name: str, what: str, time: str) -> Figure:
+    return Figure(name, what, "x", rounds.ratio("mlockwipe", "bare", time), rounds.medians(time))
+
+
+def _need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        raise limits.Skipped(f"{program} is not installed: apt-get install {package}")
+
+
+def _prepare(*command: str, environment: dict[str, str] | None = None) -> None:
+    """What is not timed."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    done = subprocess.run(command, env={**variables, **(environment or {})}, capture_output=True, text=True)
+    if done.returncode:
+        raise Broken(f"{' '.join(command)}: status {done.returncode}; {done.stderr.strip()}")
+
+
+def _script(name: str) -> str:
+    return str(_HERE / name)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sampling import Times
+from sampling import Rounds, Times
 
 from mlockwipe.linux import prctl
 
@@ -32,11 +32,32 @@ class Runner:
         self.rounds = rounds
         prctl.become_subreaper()  # what a run leaves behind becomes our child, and can be waited for
 
+    @property
+    def fewer_rounds(self) -> int:
+        """For what takes long, or is measured in many sizes."""
+        return max(3, self.rounds // 2)
+
     def program(self, name: str) -> str:
         return str(self.programs / name)
 
     def bare(self, *command: str, environment: Mapping[str, str] | None = None) -> Times:
         return self._times(command, environment)
+
+    def both(
+        self,
+        *command: str,
+        locks: bool = True,
+        environment: Mapping[str, str] | None = None,
+        rounds: int | None = None,
+    ) -> Rounds:
+        """In turn bare and under mlockwipe."""
+        return Rounds.interleave(
+            {
+                "bare": lambda: self.bare(*command, environment=environment),
+                "mlockwipe": lambda: self.supervised(*command, locks=locks, environment=environment),
+            },
+            rounds or self.rounds,
+        )
 
     def traced(self, call: str, *command: str, pinned: bool = False) -> Times:
         """Under the null tracer, stopped at every `call`."""
@@ -95,6 +116,8 @@ class Runner:
         for line in done.stdout.splitlines():
             name, value = line.split()
             times.setdefault(name, []).append(float(value))
+        if not times:
+            raise Broken(f"{' '.join(command)}: said no times")
         return times
 
 

@@ -3,14 +3,26 @@
 
 The machine is never quiet. So nothing is compared that was not measured side by side: the variants take
 turns (A B, B A, A B ...), a figure is computed within each round, the result is the median of the rounds.
+
+How far off that may be, and how it is known, is told in mlockwipe.lab.bench.bootstrap.
 """
 
+import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+from mlockwipe.lab.bench.bootstrap import interval
 
 Times = dict[str, list[float]]
 """What a workload printed: nanoseconds, by name."""
+
+Distribution = dict[float, int]
+"""How many calls took at most that many nanoseconds, and longer than the bound before says."""
+
+_STEPS = 16  # bounds between a time and twice that time: a time is told to 4.4 %
 
 
 class Rounds:
@@ -42,6 +54,13 @@ class Rounds:
     def difference(self, more: str, less: str, time: str) -> list[float]:
         return [a - b for a, b in zip(self.of(more, time), self.of(less, time), strict=True)]
 
+    def distribution(self, variant: str, time: str) -> Distribution:
+        """Of all that was printed under that name in all rounds. Each bound is so many times the one before."""
+        steps = Counter(
+            math.ceil(math.log2(value) * _STEPS) for sample in self._taken[variant] for value in sample[time]
+        )
+        return {2 ** (step / _STEPS): steps[step] for step in sorted(steps)}
+
     def medians(self, time: str) -> dict[str, float]:
         """The median over all rounds, by variant, in nanoseconds."""
         return {variant: statistics.median(self.of(variant, time)) for variant in self._taken}
@@ -49,7 +68,9 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Figure:
-    """A result with its goal. `values` has one a round, in `unit`; `times` are nanoseconds by variant."""
+    """A result with its goal. `values` has one a round, in `unit`; `times` are nanoseconds by variant. `neutral` is
+    the value that says that there is no difference, None where nothing is compared. `distributions` are those of
+    single calls by variant, where each was timed."""
 
     name: str
     what: str
@@ -58,6 +79,8 @@ class Figure:
     times: Mapping[str, float] = field(default_factory=dict)
     goal: float | None = None  # at most
     aim: float | None = None
+    neutral: float | None = 1.0
+    distributions: Mapping[str, Distribution] = field(default_factory=dict)
 
     @property
     def median(self) -> float:
@@ -70,6 +93,16 @@ class Figure:
             return self.values[0], self.values[0]
         low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
         return low, high
+
+    @cached_property
+    def interval(self) -> tuple[float, float]:
+        return interval(self.values)
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval excludes that there is no difference."""
+        low, high = self.interval
+        return self.neutral is None or not low <= self.neutral <= high
 
     @property
     def reached(self) -> bool | None:

@@ -16,15 +16,15 @@ def print_figures(
 ) -> None:
     table = Table(title="Costs of mlockwipe", caption=_caption(machine), caption_justify="left")
     table.add_column("what")
-    for column in (*_COLUMNS, "result", "middle half", "goal"):
+    for column in (*_COLUMNS, "result", "95 % interval", "goal"):
         table.add_column(column, justify="right")
     table.add_column("reached")
     for figure in figures:
-        low, high = figure.quartiles
+        low, high = figure.interval
         table.add_row(
             figure.what,
             *(_time(figure.times.get(column)) for column in _COLUMNS),
-            _value(figure.median, figure.unit),
+            _value(figure.median, figure.unit) if figure.distinguishable else "not distinguishable",
             f"{_number(low)} .. {_number(high)}",
             _goal(figure),
             {True: "[green]yes", False: "[red]no", None: ""}[figure.reached],
@@ -38,7 +38,7 @@ def _caption(machine: Mapping[str, Fact]) -> str:
     return (
         f"Linux {machine['kernel']}, {machine['cpus']} CPUs ({machine['cpu']}), Python {machine['python']}; "
         f"load {machine['load_at_start']} at the start. Medians; results were paired within each of "
-        f"{machine['rounds']} rounds."
+        f"{machine['rounds']} rounds, their intervals are a bootstrap's."
     )
 
 

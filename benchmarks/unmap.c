@@ -66,5 +66,6 @@ int main(int argc, char **argv)
 		}
 	}
 	report_calls("munmap", times, count);
+	report_each("munmap_each", times, count);
 	return 0;
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from mlockwipe.lab.bench.interval import interval
+from mlockwipe.lab.bench.bootstrap import interval
 from mlockwipe.lab.bench.work import WORKS, Carrier, Configuration, Sample, Samples
 from mlockwipe.lab.kernel import Kernel
 
