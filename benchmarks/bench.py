@@ -20,9 +20,10 @@ from document import as_json
 from rich.console import Console
 from runner import Broken, Runner
 from sampling import Figure
-from table import print_figures
+from table import as_table
 
 from build import NoCompiler, build
+from mlockwipe.lab.bench.markdown import as_markdown
 
 MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "never-locking": processes.never_locking,
@@ -86,13 +87,20 @@ def main() -> int:
     facts["load_at_end"] = [round(load, 2) for load in os.getloadavg()]
     if arguments.json:
         Path(arguments.json).write_text(as_json(facts, figures, missing))
-    print_figures(Console(width=None if sys.stdout.isatty() else 160), facts, figures, missing)
+    told = as_table(facts, figures)
+    if arguments.markdown:
+        Path(arguments.markdown).write_text(as_markdown(told))
+    out = Console(width=None if sys.stdout.isatty() else 160)
+    out.print(told)
+    for name, why in missing.items():
+        out.print(f"{name}: {why}", markup=False)
     return 1 if broken else 0
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
+    parser.add_argument("--markdown", metavar="FILE", help="write the table there")
     parser.add_argument(
         "--quick", action="store_true", help=f"{_QUICK} rounds instead of {_ROUNDS}, too few for 95 %%"
     )

@@ -4,16 +4,13 @@
 from collections.abc import Mapping, Sequence
 
 from machine import Fact
-from rich.console import Console
 from rich.table import Table
 from sampling import Figure
 
 _COLUMNS = ("bare", "null tracer", "mlockwipe")
 
 
-def print_figures(
-    console: Console, machine: Mapping[str, Fact], figures: Sequence[Figure], missing: Mapping[str, str]
-) -> None:
+def as_table(machine: Mapping[str, Fact], figures: Sequence[Figure]) -> Table:
     table = Table(title="Costs of mlockwipe", caption=_caption(machine), caption_justify="left")
     table.add_column("what")
     for column in (*_COLUMNS, "result", "95 % interval", "goal"):
@@ -29,9 +26,7 @@ def print_figures(
             _goal(figure),
             {True: "[green]yes", False: "[red]no", None: ""}[figure.reached],
         )
-    console.print(table)
-    for name, reason in missing.items():
-        console.print(f"{name}: {reason}", markup=False)
+    return table
 
 
 def _caption(machine: Mapping[str, Fact]) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Draw docs/share.svg and docs/size.svg from what `mlockwipe lab bench --json FILE` counted: `python
+"""Draw docs/share.svg and docs/unmap-size.svg from what `mlockwipe lab bench --json FILE` counted: `python
 docs/plot_costs.py FILE`."""
 
 import json
@@ -37,7 +37,7 @@ def main(path: Path) -> None:
             ratios = _ratios(medians, configuration, list(BY_SHARE.values()))
             axis.plot(list(BY_SHARE), ratios, marker="o", color=colour, label=label)
         axis.set_xlabel("share of the memory that is locked, per cent")
-    for axis, medians in _axes(counted, "size.svg", "one munmap, against neither"):
+    for axis, medians in _axes(counted, "unmap-size.svg", "one munmap, against neither"):
         for configuration, label, colour in (ON_FREE, ON):
             for how, style, told in (("locked", "-", "locked"), ("unlocked", ":", "never locked")):
                 ratios = _ratios(medians, configuration, [f"unmap-{kib}k-{how}" for kib in SIZES])

@@ -13,7 +13,7 @@ from document import as_json
 from machine import Fact
 from rich.console import Console
 from sampling import Figure, Rounds, Times
-from table import print_figures
+from table import as_table
 
 from mlockwipe.lab.bench.bootstrap import interval
 
@@ -44,7 +44,7 @@ def ratio(slower: float, **options: int) -> Figure:
 
 def printed(*figures: Figure) -> str:
     console = Console(file=io.StringIO(), width=160)
-    print_figures(console, MACHINE, figures, {})
+    console.print(as_table(MACHINE, figures))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
