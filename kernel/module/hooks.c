@@ -175,7 +175,11 @@ static void hooks_unregister(void)
 
 static int find_lookup_name(void)
 {
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	/* It is only to be located: disabled, no text is patched for it. */
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		.flags = KPROBE_FLAG_DISABLED,
+	};
 	int error = register_kprobe(&probe);
 
 	if (error) {
