@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from mlockwipe.errors import Refused
+from mlockwipe.kernel import dkms
+from mlockwipe.kernel.dkms import System
 from tests.kernel import in_guest
 from tests.kernel.in_guest import stress
 
@@ -39,6 +43,24 @@ def unload() -> str:
 
 def _system_call(number: int, *arguments: int | bytes) -> str:
     return os.strerror(ctypes.get_errno()) if _libc.syscall(ctypes.c_long(number), *arguments) else ""
+
+
+def installed(path: str) -> None:
+    """Put the module where DKMS does, and modprobe finds it."""
+    place = Path("/lib/modules") / os.uname().release
+    place.unlink(missing_ok=True)  # virtme's link to the directory of the host
+    (place / "updates/dkms").mkdir(parents=True)
+    shutil.copy(path, place / "updates/dkms")
+    subprocess.run(["depmod", place.name], check=True)
+
+
+def restrict(how: str) -> None:
+    """Take no module any more without a signature of a trusted key; not even the kernel can take that back."""
+    if how == "lockdown":
+        subprocess.run(["mount", "-t", "securityfs", "none", "/sys/kernel/security"])  # if it is not there
+        Path("/sys/kernel/security/lockdown").write_text("integrity")
+    else:
+        Path("/sys/module/module/parameters/sig_enforce").write_text("Y")
 
 
 def counters() -> dict[str, int]:
@@ -81,16 +103,22 @@ def child_unlocks(pages: int, unlocked: int) -> int:
     return wiped
 
 
-def unload_while_a_pipe_holds_pages(pages: int) -> dict[str, Any]:
-    """vmsplice locked pages into a pipe, unmap them, try to unload; then read the pipe, and unload."""
+def _pipe_that_holds(pages: int) -> tuple[int, int]:
+    """A pipe into which locked pages were spliced, which are not mapped any more: both its ends."""
     reader, writer = os.pipe()
     memory = _locked(pages)
-    before = counters()
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     iov = (ctypes.c_size_t * 2)(address, len(memory))
     if _libc.vmsplice(writer, ctypes.byref(iov), 1, 0) != len(memory):
         raise OSError(ctypes.get_errno(), "vmsplice")
     memory.close()
+    return reader, writer
+
+
+def unload_while_a_pipe_holds_pages(pages: int) -> dict[str, Any]:
+    """vmsplice locked pages into a pipe, unmap them, try to unload; then read the pipe, and unload."""
+    before = counters()
+    reader, writer = _pipe_that_holds(pages)
     told: dict[str, Any] = {"refused": unload()}
     if not told["refused"]:
         return told
@@ -105,6 +133,25 @@ def unload_while_a_pipe_holds_pages(pages: int) -> dict[str, Any]:
     told["wiped"] = counters()["wiped"] - before["wiped"]
     told["unloaded"] = unload()
     return told
+
+
+def unload_while_a_pipe_is_closed(pages: int, seconds: float) -> str:
+    """The same with a pipe that is closed after so long, and what `uninstall` says of the unloading."""
+    ends = _pipe_that_holds(pages)
+
+    def close() -> None:
+        for end in ends:
+            os.close(end)
+
+    later = threading.Timer(seconds, close)
+    later.start()
+    try:
+        dkms.unload(System())
+    except Refused as refused:
+        return f"refused: {refused}"
+    finally:
+        later.join()
+    return ""
 
 
 def stressed(argv: list[str], *, exact: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _REFUSALS = {
     "Operation not permitted": "the kernel is locked down and takes no module that is not signed by a key that it "
     "trusts",
-    "Key was rejected by service": "Secure Boot takes no module that is not signed by a key that it trusts",
+    "Key was rejected by service": "the kernel takes no module that is not signed by a key that it trusts",
     "Required key not available": "the kernel takes no module that is not signed by a key that it trusts",
 }
 # What rmmod says while a page waits: in its own words when it reads so in the count of references, else the kernel's.
