@@ -126,17 +126,22 @@ static struct ftrace_ops ops = {
 static int hook_locate(struct mlocked_hook *hook)
 {
 	unsigned long function;
+	int error;
 
-	if (!hook->name)
-		hook->name = linux_free_swap();
-	function = static_call(mlocked_lookup_name)(hook->name);
+	if (hook->own)
+		hook->function = *hook->own;
+	function = static_call(mlocked_lookup_name)(hook->function.name);
 	if (function)
 		hook->location = static_call(mlocked_ftrace_location)(function);
 	if (!hook->location) {
 		pr_err("not loaded: this kernel, %s, has no %s that can be hooked\n",
-		       init_utsname()->release, hook->name);
+		       init_utsname()->release, hook->function.name);
 		return -ENOENT;
 	}
+	error = mlocked_check_prototype(hook->function.name,
+					hook->function.prototype);
+	if (error)
+		return error;
 	if (hook->wrapper)
 		__static_call_update(hook->key, hook->tramp,
 				     (void *)hook->location + MCOUNT_INSN_SIZE);
@@ -175,7 +180,11 @@ static void hooks_unregister(void)
 
 static int find_lookup_name(void)
 {
-	struct kprobe probe = { .symbol_name = "kallsyms_lookup_name" };
+	/* It is only to be located: disabled, no text is patched for it. */
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		.flags = KPROBE_FLAG_DISABLED,
+	};
 	int error = register_kprobe(&probe);
 
 	if (error) {
@@ -205,6 +214,13 @@ static int find(const struct mlocked_symbol *symbol)
 
 		if (!found)
 			return -ENOENT;
+		if (symbol->prototype) {
+			int error = mlocked_check_prototype(symbol->name,
+							    symbol->prototype);
+
+			if (error)
+				return error;
+		}
 		__static_call_update(symbol->key, symbol->tramp, found);
 	}
 	return 0;
@@ -216,6 +232,8 @@ static int __init init_mlocked_init(void)
 
 	if (!error)
 		error = find(symbols);
+	if (!error)
+		error = find(mlocked_btf_symbols);
 	if (!error)
 		error = find(linux_symbols);
 	if (error)

@@ -7,6 +7,14 @@
 
 #define SWAP_ADDRESS_SPACE_SHIFT	14 /* mm/swap.h */
 
+const struct linux_function linux_free_pages = {
+	"free_pages_and_swap_cache", "void(page**, int)"
+};
+
+const struct linux_function linux_free_swap = {
+	"free_swap_and_cache", "int(swp_entry_t)"
+};
+
 void *linux_gather_start(struct mmu_gather *tlb)
 {
 	return tlb->local.pages;
@@ -88,11 +96,6 @@ struct pt_regs *linux_ftrace_regs(struct ftrace_regs *fregs)
 struct folio *linux_migration_source(void *arg)
 {
 	return arg;
-}
-
-const char *linux_free_swap(void)
-{
-	return "free_swap_and_cache";
 }
 
 int linux_nr_swap_entries(int nr)

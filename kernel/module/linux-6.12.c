@@ -8,6 +8,14 @@
 #define SWAP_ADDRESS_SPACE_SHIFT	14 /* mm/swap.h */
 #define SWAP_ADDRESS_SPACE_MASK		(BIT(SWAP_ADDRESS_SPACE_SHIFT) - 1)
 
+const struct linux_function linux_free_pages = {
+	"free_pages_and_swap_cache", "void(encoded_page**, int)"
+};
+
+const struct linux_function linux_free_swap = {
+	"free_swap_and_cache_nr", "void(swp_entry_t, int)"
+};
+
 void *linux_gather_start(struct mmu_gather *tlb)
 {
 	return tlb->local.encoded_pages;
@@ -72,7 +80,8 @@ DEFINE_STATIC_CALL_NULL(mlocked_split_vma, split_vma_fn);
 
 const struct mlocked_symbol linux_symbols[] = {
 	{ "split_vma", &STATIC_CALL_KEY(mlocked_split_vma),
-	  STATIC_CALL_TRAMP_ADDR(mlocked_split_vma) },
+	  STATIC_CALL_TRAMP_ADDR(mlocked_split_vma),
+	  "int(vma_iterator*, vm_area_struct*, long unsigned int, int)" },
 	{}
 };
 
@@ -93,11 +102,6 @@ struct pt_regs *linux_ftrace_regs(struct ftrace_regs *fregs)
 struct folio *linux_migration_source(void *arg)
 {
 	return *(struct folio **)arg;
-}
-
-const char *linux_free_swap(void)
-{
-	return "free_swap_and_cache_nr";
 }
 
 int linux_nr_swap_entries(int nr)

@@ -431,80 +431,104 @@ static bool look_at_migration(struct pt_regs *regs)
 	return false;
 }
 
-/* The function that frees swap entries is each kernel's own. */
 struct mlocked_hook mlocked_hooks[] = {
 	{
-		.name = "free_pages_and_swap_cache",
+		.own = &linux_free_pages,
 		.wants = wants_free_pages,
 		.wrapper = wrap_free_pages,
 		.key = &STATIC_CALL_KEY(orig_free_pages),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_free_pages),
 	},
 	{
-		.name = "free_page_and_swap_cache",
+		.function = { "free_page_and_swap_cache", "void(page*)" },
 		.wants = wants_free_page,
 		.wrapper = wrap_free_page,
 		.key = &STATIC_CALL_KEY(orig_free_page),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_free_page),
 	},
 	{
+		.own = &linux_free_swap,
 		.wants = wants_free_swap,
 		.wrapper = wrap_free_swap,
 		.key = &STATIC_CALL_KEY(orig_free_swap),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_free_swap),
 	},
 	{
-		.name = "rmap_walk",
+		.function = { "rmap_walk", "void(folio*, rmap_walk_control*)" },
 		.wants = wants_walk,
 		.wrapper = wrap_walk,
 		.key = &STATIC_CALL_KEY(orig_walk),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_walk),
 	},
-	{ .name = "remove_migration_pte", .wants = look_at_migration },
-	{ .name = "pmdp_collapse_flush", .wants = look_at_collapse },
 	{
-		.name = "apply_vma_lock_flags",
+		.function = {
+			"remove_migration_pte",
+			"bool(folio*, vm_area_struct*, long unsigned int, void*)"
+		},
+		.wants = look_at_migration,
+	},
+	{
+		.function = {
+			"pmdp_collapse_flush",
+			"pmd_t(vm_area_struct*, long unsigned int, pmd_t*)"
+		},
+		.wants = look_at_collapse,
+	},
+	{
+		.function = {
+			"apply_vma_lock_flags",
+			"int(long unsigned int, size_t, vm_flags_t)"
+		},
 		.wants = wants_munlock,
 		.wrapper = wrap_munlock,
 		.key = &STATIC_CALL_KEY(orig_munlock),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_munlock),
 	},
 	{
-		.name = "apply_mlockall_flags",
+		.function = { "apply_mlockall_flags", "int(int)" },
 		.wants = wants_munlockall,
 		.wrapper = wrap_munlockall,
 		.key = &STATIC_CALL_KEY(orig_munlockall),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_munlockall),
 	},
 	{
-		.name = "try_to_merge_one_page",
+		.function = { "try_to_merge_one_page", "int(vm_area_struct*, page*, page*)" },
 		.wants = wants_merge,
 		.wrapper = wrap_merge,
 		.key = &STATIC_CALL_KEY(orig_merge),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_merge),
 	},
 	{
-		.name = "collapse_huge_page",
+		.function = {
+			"collapse_huge_page",
+			"int(mm_struct*, long unsigned int, int, int, collapse_control*)"
+		},
 		.wants = wants_collapse,
 		.wrapper = wrap_collapse,
 		.key = &STATIC_CALL_KEY(orig_collapse),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_collapse),
 	},
 	{
-		.name = "do_wp_page",
+		.function = { "do_wp_page", "vm_fault_t(vm_fault*)" },
 		.wants = wants_wp_page,
 		.wrapper = wrap_wp_page,
 		.key = &STATIC_CALL_KEY(orig_wp_page),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_wp_page),
 	},
 	{
-		.name = "unmap_page_range",
+		.function = {
+			"unmap_page_range",
+			"void(mmu_gather*, vm_area_struct*, long unsigned int, long unsigned int, zap_details*)"
+		},
 		.wants = wants_unmap,
 		.wrapper = wrap_unmap,
 		.key = &STATIC_CALL_KEY(orig_unmap),
 		.tramp = STATIC_CALL_TRAMP_ADDR(orig_unmap),
 	},
-	{ .name = "copy_page_range", .wants = look_at_fork },
+	{
+		.function = { "copy_page_range", "int(vm_area_struct*, vm_area_struct*)" },
+		.wants = look_at_fork,
+	},
 };
 
 const int nr_mlocked_hooks = ARRAY_SIZE(mlocked_hooks);

@@ -33,6 +33,7 @@ struct mlocked_symbol {
 	const char *name;
 	struct static_call_key *key;
 	void *tramp;
+	const char *prototype; /* where no header of the kernel declares it */
 };
 
 DECLARE_STATIC_CALL(mlocked_tlb_flush_mmu, tlb_flush_mmu);
@@ -78,8 +79,15 @@ static inline bool mlocked_is_anon(struct folio *folio)
 
 /* release.c */
 
+/* "int(page*, size_t)": see prototype.c. */
+struct linux_function {
+	const char *name;
+	const char *prototype;
+};
+
 struct mlocked_hook {
-	const char *name; /* of the function */
+	struct linux_function function;
+	const struct linux_function *own; /* it, where each kernel has its own */
 	bool (*wants)(struct pt_regs *regs);
 	void *wrapper;
 	struct static_call_key *key; /* of the function, for the wrapper */
@@ -89,6 +97,12 @@ struct mlocked_hook {
 
 extern struct mlocked_hook mlocked_hooks[];
 extern const int nr_mlocked_hooks;
+
+/* prototype.c */
+
+extern const struct mlocked_symbol mlocked_btf_symbols[];
+
+int mlocked_check_prototype(const char *name, const char *prototype);
 
 /* hooks.c */
 
@@ -100,6 +114,8 @@ bool mlocked_is_on(void);
 void mlocked_leave(void); /* what every wrapper ends with */
 
 /* linux-*.c */
+
+extern const struct linux_function linux_free_pages, linux_free_swap;
 
 extern const struct mlocked_symbol linux_symbols[]; /* the last has no name */
 
@@ -130,7 +146,6 @@ int linux_split_vma(struct vm_area_struct *vma, unsigned long addr,
 
 struct pt_regs *linux_ftrace_regs(struct ftrace_regs *fregs);
 struct folio *linux_migration_source(void *arg);
-const char *linux_free_swap(void);
 int linux_nr_swap_entries(int nr);
 
 #endif

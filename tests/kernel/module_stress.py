@@ -128,7 +128,10 @@ def main() -> int:
     if options.json:
         options.json.write_text(json.dumps(asdict(seen), indent=2) + "\n")
     runs = seen.cycles.get("runs", [])
-    print(f"cycles: {seen.cycles.get('done')} in {seen.cycles.get('seconds')} s,", end=" ")
+    print(
+        f"cycles: {seen.cycles.get('done')} in {seen.cycles.get('seconds')} s, each {seen.cycles.get('took')},",
+        end=" ",
+    )
     print(f"{sum(run['checked'] for run in runs)} pages checked, {sum(run['corrupt'] for run in runs)} corrupt")
     for what, counts in zip(("all kinds", "exact"), seen.counts, strict=False):
         print(

@@ -29,7 +29,7 @@ from mlockwipe.lab.verify import GUEST
 from tests.c_programs import compiled
 
 REPOSITORY = Path(__file__).parents[2]
-GUEST_WITH_TESTS = ("env", f"PYTHONPATH={REPOSITORY}", *GUEST)
+GUEST_WITH_TESTS = ("env", f"PYTHONPATH={REPOSITORY}:{REPOSITORY / 'src'}", *GUEST)
 WORKERS = 4
 SETTLE = 3.0  # seconds: what was deferred is looked at once a second at the latest
 GRACE = 600.0  # seconds beyond those that were asked for: a debug kernel on an emulated processor

@@ -1,24 +1,32 @@
 # SPDX-License-Identifier: MIT
 """The module: how it is written, what it is refused for, and a short stress of it in a guest."""
 
+import json
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlockwipe import __version__
+from mlockwipe.cli import FAILED
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import module
 from mlockwipe.kernel.build import debian_source
+from mlockwipe.kernel.dkms import PATIENCE
 from mlockwipe.kernel.module import SUPPORTED, build, fetched_headers, installed_headers, series_of, sources
+from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import Machine, boot
+from mlockwipe.lab.verify import verify
 from tests.kernel.module_stress import call, stress
 from tests.kernel.stress import GUEST_WITH_TESTS
+from tests.lab.test_verify import KEPT, WIPED, chosen, verdicts
 
 KERNELS = tuple(f"debian-{series}" for series in SUPPORTED)
 SECONDS = 20
@@ -164,6 +172,34 @@ class TestInAGuest:
         assert told["wiped"] >= 8
         assert told["unloaded"] == ""
 
+    def test_uninstalling_waits_for_what_is_released_in_a_moment_and_not_for_ever(
+        self, guest: tuple[Machine, str]
+    ) -> None:
+        machine, path = guest
+        assert shell(machine, f"insmod {path} enabled=1") == ""
+        said = call(machine, "unload_while_a_pipe_is_closed", pages=8, seconds=PATIENCE + 5)
+        assert said.startswith("refused: the module is off, but stays loaded: pages that it has still to wipe")
+        assert call(machine, "unload_while_a_pipe_is_closed", pages=8, seconds=1) == ""
+        assert shell(machine, "ls /sys/module | grep mlocked") == ""
+
+    def test_a_function_with_other_parameters_is_refused_by_its_name(self, guest: tuple[Machine, str]) -> None:
+        """What the module expects is changed, for the kernel can't be."""
+        machine, _ = guest
+        release = machine.hello["kernel"]
+        with tempfile.TemporaryDirectory(prefix="module-", dir=cache().parent) as name:
+            place = Path(name)  # a guest has a /tmp of its own
+            for path in sources():
+                shutil.copy(path, place)
+            text = (place / "release.c").read_text()
+            (place / "release.c").write_text(text.replace("vm_fault_t(vm_fault*)", "vm_fault_t(vm_fault*, int)"))
+            module.make(fetched_headers(release), place)
+            said = shell(machine, f"insmod {place}/{module.NAME}.ko")
+        assert "could not insert module" in said
+        assert (
+            f"init_mlocked_on_free: not loaded: do_wp_page of this kernel, {release}, is vm_fault_t(vm_fault*) "
+            "instead of vm_fault_t(vm_fault*, int)"
+        ) in machine.console
+
     def test_a_child_that_unlocks_a_part_is_done_with_that_part(self, guest: tuple[Machine, str]) -> None:
         machine, path = guest
         assert shell(machine, f"insmod {path} enabled=1") == ""
@@ -176,6 +212,43 @@ class TestInAGuest:
             assert call(machine, "child_unlocks", pages=64, unlocked=0) < 16
         finally:
             assert shell(machine, "rmmod init_mlocked_on_free") == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "why", "said"),
+    [
+        pytest.param(how, why, said, marks=needs_a_guest)
+        for how, why, said in (
+            ("lockdown", "lockdown=integrity", "the kernel is locked down and takes no module that is not signed"),
+            ("sig_enforce", "module.sig_enforce", "the kernel takes no module that is not signed"),
+        )
+    ],
+)
+def test_a_kernel_that_wants_signatures_refuses_it_and_the_way_out_is_told(how: str, why: str, said: str) -> None:
+    booted = kernel("debian-6.12")
+    built = build(booted.release, fetched_headers(booted.release))
+    verb = f"{sys.executable} -P -m mlockwipe kernel module"
+    with boot(booted, GUEST_WITH_TESTS) as machine:
+        call(machine, "installed", path=str(built))
+        before = json.loads(shell(machine, f"{verb} status --json"))
+        call(machine, "restrict", how=how)
+        after = json.loads(shell(machine, f"{verb} status --json"))
+        table, enabled = shell(machine, f"COLUMNS=400 {verb} status"), shell(machine, f"{verb} enable; echo $?")
+        loaded = shell(machine, "ls /sys/module | grep mlocked")
+    remedy = "enroll DKMS's own key: mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm it"
+    refused = f"{why}: only modules signed by a key that the kernel trusts are loaded; {remedy}"
+    assert (before["refused"], after["refused"]) == (None, refused)
+    assert f"not loaded, and would be refused: {refused}" in table
+    assert enabled == f"mlockwipe: the module is not loaded: {said} by a key that it trusts; {remedy}\n{FAILED}"
+    assert loaded == ""
+
+
+@pytest.mark.parametrize("name", [pytest.param("debian-6.12", marks=needs_a_guest)])
+def test_a_selection_of_cases_is_wiped_and_kept_with_it_and_leaks_without(name: str) -> None:
+    (runs,) = verify([kernel(name)], [lab_carrier("none"), lab_carrier("module")], chosen(*WIPED, *KEPT))
+    bare, loaded = (verdicts(run) for run in runs)
+    assert bare == dict.fromkeys(WIPED, "leaked") | dict.fromkeys(KEPT, "kept")
+    assert loaded == dict.fromkeys(WIPED, "wiped") | dict.fromkeys(KEPT, "kept")
 
 
 @pytest.mark.parametrize("on", [pytest.param(on, marks=needs_a_guest) for on in (True, False)])

@@ -4,6 +4,7 @@
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mlockwipe.kernel.module import NAME, installed_headers, series_of, sources
 from mlockwipe.kernel.packages import which
 
 SCHEMA = 1
+PATIENCE = 5.0  # seconds: a page that waits is looked at once a second at the latest
 COUNTERS = ("calls", "wiped", "deferred", "shared", "failed")
 
 _PACKAGE = "mlockwipe"
@@ -26,9 +28,11 @@ _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 _REFUSALS = {
     "Operation not permitted": "the kernel is locked down and takes no module that is not signed by a key that it "
     "trusts",
-    "Key was rejected by service": "Secure Boot takes no module that is not signed by a key that it trusts",
+    "Key was rejected by service": "the kernel takes no module that is not signed by a key that it trusts",
     "Required key not available": "the kernel takes no module that is not signed by a key that it trusts",
 }
+# What rmmod says while a page waits: in its own words when it reads so in the count of references, else the kernel's.
+_WAITS = ("is in use", "Resource temporarily unavailable")
 _SIGN = "enroll DKMS's own key: mokutil --import /var/lib/dkms/mok.pub, then reboot and confirm it"
 
 
@@ -212,16 +216,26 @@ def uninstall(system: System) -> str:
     check_root(system, "uninstalling")
     _off(system)
     if system.module.is_dir():
-        gone = system.run("rmmod", NAME)
-        if gone.returncode:
-            raise Refused(
-                "the module is off, but stays loaded: pages that it has still to wipe are referred to by others "
-                "(pipes, direct I/O); try again when those are done"
-            )
+        unload(system)
     if which("dkms") is not None and _dkms_status(system):
         _do(system, "dkms", "remove", f"{_PACKAGE}/{__version__}", "--all")
     shutil.rmtree(system.sources, ignore_errors=True)
     return "removed"
+
+
+def unload(system: System) -> None:
+    """Unload the module, which the kernel refuses while a page waits to be wiped. Most wait for the LRU batch of
+    another CPU, which the module has emptied a moment later. Raises Refused."""
+    deadline = time.monotonic() + PATIENCE
+    while (gone := system.run("rmmod", NAME)).returncode:
+        if not any(words in gone.stderr for words in _WAITS):
+            raise Refused(f"the module is off, but stays loaded: {gone.stderr.strip() or 'no reason given'}")
+        if time.monotonic() > deadline:
+            raise Refused(
+                "the module is off, but stays loaded: pages that it has still to wipe are referred to by others "
+                "(pipes, direct I/O); try again when those are done"
+            )
+        time.sleep(0.1)
 
 
 def _do(system: System, *argv: str) -> None:
