@@ -17,12 +17,12 @@ import processes
 import real
 import release
 from document import as_json
+from programs import NoCompiler, build
 from rich.console import Console
 from runner import Broken, Runner
 from sampling import Figure
 from table import as_table
 
-from build import NoCompiler, build
 from mlockwipe.lab.bench.markdown import as_markdown
 
 MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import limits
+import programs
 import pytest
 import release
 from runner import Runner
 
-import build
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 
@@ -19,7 +19,7 @@ PAGES = 16  # of 64 KiB
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("programs")
-    build.build(directory)
+    programs.build(directory)
     yield directory
 
 
