@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import limits
-import programs
 import pytest
 import release
+from programs import build
 from runner import Runner
 
 from tests.c_programs import needs_gcc
@@ -19,7 +19,7 @@ PAGES = 16  # of 64 KiB
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("programs")
-    programs.build(directory)
+    build(directory)
     yield directory
 
 
