@@ -10,9 +10,11 @@ import pytest
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell starts what runs in the background with these ignored, and so would be all that a test starts.
+    # A shell starts what runs in the background with these ignored, nohup with the last, and so would be all that a
+    # test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line(
         "markers", "needs_program(name, package): the test runs this program of that Debian package"
     )
