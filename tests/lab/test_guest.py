@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: MIT
+"""What the guest makes of what a search of its memory has found."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from mlockwipe.contract import all_cases
+from mlockwipe.contract.case import KEPT, WIPED
+from mlockwipe.lab import guest
+from mlockwipe.lab.guest import RamSearch
+from mlockwipe.linux.physical import Frames
+
+
+class NoneMapped(Frames):
+    def __init__(self) -> None:
+        pass
+
+    def mappings(self, frame: int) -> int:
+        return 0
+
+    def kind(self, frame: int) -> str:
+        return "kernel"  # by the time that it is asked
+
+
+def looked(expected: str, late: bool, searches: Sequence[Sequence[int]]) -> tuple[set[int], int]:
+    """The frames that count, of those that one search after the other finds; and how many searches were made."""
+    case = next(case for case in all_cases() if case.expected == expected and case.shows)
+    left = list(searches)
+
+    def ask(question: dict[str, Any]) -> dict[str, Any]:
+        frames = left.pop(0)
+        return {"found": {word: {str(frame): 1 for frame in frames} for word in question["search"]}}
+
+    eyes = RamSearch(case, late, ask, NoneMapped())
+    eyes.look()
+    return set(eyes.alive), len(searches) - len(left)
+
+
+@pytest.mark.parametrize(
+    ("expected", "late", "counts", "made"),
+    [
+        (WIPED, True, {2}, 2),  # 1 was wiped a moment later
+        (WIPED, False, {1, 2}, 1),
+        (KEPT, True, {1, 2}, 1),
+    ],
+)
+def test_what_is_gone_a_moment_later_counts_unless_the_carrier_is_late(
+    expected: str, late: bool, counts: set[int], made: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest, "A_MOMENT", 0)
+    assert looked(expected, late, [[1, 2], [2, 3]]) == (counts, made)
+
+
+def test_where_nothing_is_found_nothing_is_looked_for_again() -> None:
+    assert looked(WIPED, True, [[], [1]]) == (set(), 1)
