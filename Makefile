@@ -79,11 +79,11 @@ lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes lo
 
 .PHONY: lab-bench
 lab-bench: $(VENV)/.lab ## count the instructions that the boot option and the module cost (builds four kernels at first)
-	@$(BIN)/mlockwipe lab bench --carrier boot-option --carrier module --series 6.1 --series 6.12 --json costs.json
+	@$(BIN)/mlockwipe lab bench --carrier boot-option --carrier module --series 6.1 --series 6.12 --json costs.json --markdown costs.md
 
 .PHONY: clean
 clean: ## remove .venv and everything that was made
-	rm -rf $(VENV) build dist lab lab.json keys.json costs.json .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist lab lab.json keys.json costs.json costs.md .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # Two stamps: what a user needs, and on top of it what the tests need. A .venv that can't run pip (its interpreter
