@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from load import CONNECTIONS, exchange
+from load import CONNECTIONS, exchange, report
 
 _PIPELINED = 32
 _VALUE = bytes(range(97, 113)) * 64
@@ -28,7 +28,7 @@ def batch(number: int) -> tuple[bytes, bytes]:
     return b"".join(requests), b"".join(answers)
 
 
-def connect(path: Path, memcached: "subprocess.Popen[bytes]") -> socket.socket:
+def connect(path: Path, memcached: "subprocess.Popen[str]") -> socket.socket:
     """A connection to one that may not have come so far yet, but lives."""
     while True:
         connection = socket.socket(socket.AF_UNIX)
@@ -53,13 +53,12 @@ def main() -> None:
     user = pwd.getpwuid(os.geteuid()).pw_name
     with tempfile.TemporaryDirectory(prefix="memcached-") as directory:
         path = Path(directory, "socket")
-        with subprocess.Popen(["memcached", "-k", "-u", user, "-t", "2", "-s", str(path)]) as memcached:
-            try:
-                times = load([connect(path, memcached) for _ in range(CONNECTIONS)], count)
-            finally:
-                memcached.kill()
-    for taken in times:
-        print("memcached", taken)
+        server = ["memcached", "-k", "-u", user, "-t", "2", "-s", str(path)]
+        report(
+            "memcached",
+            server,
+            lambda memcached: load([connect(path, memcached) for _ in range(CONNECTIONS)], count),
+        )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 import sys
 
 from runner import MLOCKWIPE, Runner
-from sampling import Figure, Rounds
+from sampling import Figure, Rounds, over_bare
 
 _EXECUTED = 100
 _FORKED = 100
@@ -82,10 +82,4 @@ def _fork(run: Runner, kind: str) -> Figure:
     locks = kind == "locked"
     rounds = run.both(run.program("fork"), kind, str(_FORKED), locks=locks)
     what = "with 16 locked pages" if locks else "without locked memory"
-    return Figure(
-        f"fork-{kind}",
-        f"fork {what}, child ends at once",
-        "x",
-        rounds.ratio("mlockwipe", "bare", "fork"),
-        rounds.medians("fork"),
-    )
+    return over_bare(rounds, f"fork-{kind}", f"fork {what}, child ends at once", "fork")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import limits
 from runner import Broken, Runner
-from sampling import Figure, Rounds
+from sampling import Figure, over_bare
 
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.build import check_tools
 from mlockwipe.kernel.packages import cache, version
+from mlockwipe.lab.bench.programs import make_gpg_key
 
 _HERE = Path(__file__).parent
 _SEALED = 10
@@ -28,46 +29,40 @@ def gpg(run: Runner) -> list[Figure]:
     for program in ("gpg", "gpg-agent", "gpgconf"):
         _need(program, "gnupg")
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:  # short: the agent's sockets lie in it
-        environment = {"GNUPGHOME": home}
-        _make_key(environment)
-        rounds = run.both("/bin/sh", _script("gpg_loop.sh"), str(_SEALED), environment=environment)
+        try:
+            make_gpg_key(home)
+        except Refused as reason:
+            raise Broken(str(reason)) from reason
+        rounds = run.both("/bin/sh", _script("gpg_loop.sh"), str(_SEALED), environment={"GNUPGHOME": home})
     return [
-        _ratio(rounds, "gpg", "gpg --sign --encrypt with gpg-agent", "seal"),
-        _ratio(rounds, "gpg-decrypt", "gpg --decrypt of that, signature verified", "unseal"),
+        over_bare(rounds, "gpg", "gpg --sign --encrypt with gpg-agent", "seal"),
+        over_bare(rounds, "gpg-decrypt", "gpg --decrypt of that, signature verified", "unseal"),
     ]
-
-
-def _make_key(environment: dict[str, str]) -> None:
-    key = ("--quick-generate-key", "bench", "future-default", "default", "never")
-    _prepare("gpg", "--batch", "--quiet", "--passphrase", "", *key, environment=environment)
-    # or the first that is timed does it
-    _prepare("gpg", "--batch", "--quiet", "--check-trustdb", environment=environment)
-    _prepare("gpgconf", "--kill", "gpg-agent", environment=environment)
 
 
 def python(run: Runner) -> list[Figure]:
     limits.need(256 << 20)
     rounds = run.both(sys.executable, _script("python_loop.py"), str(_EXECUTED), run.program("fork_exec"))
-    return [_ratio(rounds, "python", "subprocess.run from Python with all its memory locked", "subprocess")]
+    return [over_bare(rounds, "python", "subprocess.run from Python with all its memory locked", "subprocess")]
 
 
 def memcached(run: Runner) -> list[Figure]:
     _need("memcached", "memcached")
     limits.need(256 << 20)
     rounds = run.both(sys.executable, _script("memcached_load.py"), str(_BATCHES))
-    return [_ratio(rounds, "memcached", "memcached -k, 128 sets and gets", "memcached")]
+    return [over_bare(rounds, "memcached", "memcached -k, 128 sets and gets", "memcached")]
 
 
 def web(run: Runner) -> list[Figure]:
     rounds = run.both(sys.executable, _script("web_service.py"), str(_BATCHES))
-    return [_ratio(rounds, "web", "web service in Python with a locked key, 4 requests", "web")]
+    return [over_bare(rounds, "web", "web service in Python with a locked key, 4 requests", "web")]
 
 
 def hackbench(run: Runner) -> list[Figure]:
     """Its times scatter a lot, so there are more rounds."""
     _need("hackbench", "rt-tests")
     rounds = run.both("/bin/sh", _script("hackbench.sh"), str(_MESSAGES), locks=False, rounds=2 * run.rounds)
-    return [_ratio(rounds, "hackbench", "hackbench through pipes, nothing locked", "hackbench")]
+    return [over_bare(rounds, "hackbench", "hackbench through pipes, nothing locked", "hackbench")]
 
 
 def kernel_build(run: Runner) -> list[Figure]:
@@ -80,7 +75,7 @@ def kernel_build(run: Runner) -> list[Figure]:
         locks=False,
         rounds=run.fewer_rounds,
     )
-    return [_ratio(rounds, "kernel-build", f"make -j2 {_COMPILED}/ of Linux, nothing locked", "build")]
+    return [over_bare(rounds, "kernel-build", f"make -j2 {_COMPILED}/ of Linux, nothing locked", "build")]
 
 
 def kernel_tree() -> Path:
@@ -103,19 +98,15 @@ def configure_kernel(tree: Path, output: Path) -> None:
     _prepare(*make, "prepare")
 
 
-def _ratio(rounds: Rounds, name: str, what: str, time: str) -> Figure:
-    return Figure(name, what, "x", rounds.ratio("mlockwipe", "bare", time), rounds.medians(time))
-
-
 def _need(program: str, package: str) -> None:
     if shutil.which(program) is None:
         raise limits.Skipped(f"{program} is not installed: apt-get install {package}")
 
 
-def _prepare(*command: str, environment: dict[str, str] | None = None) -> None:
+def _prepare(*command: str) -> None:
     """What is not timed."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-    done = subprocess.run(command, env={**variables, **(environment or {})}, capture_output=True, text=True)
+    done = subprocess.run(command, env=variables, capture_output=True, text=True)
     if done.returncode:
         raise Broken(f"{' '.join(command)}: status {done.returncode}; {done.stderr.strip()}")
 

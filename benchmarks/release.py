@@ -4,7 +4,7 @@ of any size against the process bare."""
 
 import limits
 from runner import Runner
-from sampling import Figure
+from sampling import Figure, over_bare
 
 SIZES = (4, 64, 1 << 10, 16 << 10, 256 << 10, 1 << 20)  # KiB
 HUGE_SIZES = (2 << 10, *SIZES[3:])
@@ -68,10 +68,9 @@ def _over_bare(run: Runner, kind: str, lock: str, kibibytes: int) -> Figure:
     count = _PROCESSES if kibibytes <= _SMALL else 1
     rounds = run.both(run.program("release"), kind, lock, str(kibibytes), str(count), rounds=run.fewer_rounds)
     huge = "huge-" if kind == "huge" else ""
-    return Figure(
+    return over_bare(
+        rounds,
         f"size-{huge}{size_name(kibibytes).lower()}-{lock}",
         f"{size_name(kibibytes, ' ')}{' in huge pages' if huge else ''} released at SIGKILL, {_LOCKED[lock]}",
-        "x",
-        rounds.ratio("mlockwipe", "bare", "release"),
-        rounds.medians("release"),
+        "release",
     )

@@ -107,3 +107,8 @@ class Figure:
     @property
     def reached(self) -> bool | None:
         return None if self.goal is None else self.median <= self.goal
+
+
+def over_bare(rounds: Rounds, name: str, what: str, time: str) -> Figure:
+    """How many times as long it takes under mlockwipe as bare."""
+    return Figure(name, what, "x", rounds.ratio("mlockwipe", "bare", time), rounds.medians(time))

@@ -10,42 +10,17 @@ import hmac
 import socket
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NoReturn
 
-from load import CONNECTIONS, exchange
+from load import CONNECTIONS, exchange, report
 
 from mlockwipe import LockedBuffer
+from mlockwipe.lab.bench.programs.web_service import Service
 from mlockwipe.linux import mm
 
 _KEY = bytes(range(32))
 _BODY = bytes(range(256)) * 4
 _REQUEST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (len(_BODY), _BODY)
-
-
-class Service(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, key: LockedBuffer) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.key = key
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections stay open
-    wbufsize = -1  # headers and body in one packet
-    server: Service
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        signature = hmac.digest(self.server.key, body, "sha256").hex().encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(signature)))
-        self.end_headers()
-        self.wfile.write(signature)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 def serve() -> NoReturn:
@@ -63,7 +38,7 @@ def _no_memfd_secret(flags: int = 0) -> NoReturn:
 
 def load(port: int, count: int) -> list[int]:
     """The nanoseconds of every batch but the first."""
-    signature = hmac.digest(_KEY, _BODY, "sha256").hex().encode()
+    signature = hmac.digest(_KEY, _BODY, "sha256")
     connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
     times = [exchange(connections, _REQUEST, b"\r\n\r\n" + signature) for _ in range(count + 1)]
     for connection in connections:
@@ -75,14 +50,13 @@ def main() -> None:
     if sys.argv[1] == "serve":
         serve()
     count = int(sys.argv[1])
-    with subprocess.Popen([sys.executable, __file__, "serve"], stdout=subprocess.PIPE, text=True) as service:
+    server = [sys.executable, __file__, "serve"]
+
+    def loaded(service: "subprocess.Popen[str]") -> list[int]:
         assert service.stdout is not None
-        try:
-            times = load(int(service.stdout.readline()), count)
-        finally:
-            service.kill()
-    for time in times:
-        print("web", time)
+        return load(int(service.stdout.readline()), count)
+
+    report("web", server, loaded)
 
 
 if __name__ == "__main__":

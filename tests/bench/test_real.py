@@ -20,6 +20,8 @@ import real
 import web_service
 
 from mlockwipe import LockedBuffer
+from mlockwipe.lab.bench.programs import make_gpg_key
+from mlockwipe.lab.bench.programs.web_service import Service
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 
@@ -89,7 +91,7 @@ def test_hackbench_locks_nothing() -> None:
 @needs_gpg
 def test_gpg_signs_encrypts_and_decrypts() -> None:
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:
-        real._make_key({"GNUPGHOME": home})
+        make_gpg_key(home)
         command = "env", f"GNUPGHOME={home}", "/bin/sh", str(BENCHMARKS / "gpg_loop.sh"), "2"
         assert both(command, locks=True) == [{"seal": 1, "unseal": 1}] * 2
 
@@ -189,9 +191,9 @@ def test_a_program_that_does_not_work_breaks_the_measurement(script: str, reason
 
 
 @pytest.fixture
-def service() -> Iterator[web_service.Service]:
+def service() -> Iterator[Service]:
     """One that has another key than the client expects."""
-    with LockedBuffer(b"another key") as key, web_service.Service(key) as service:
+    with LockedBuffer(b"another key") as key, Service(key) as service:
         thread = threading.Thread(target=service.serve_forever)
         thread.start()
         yield service
@@ -199,9 +201,9 @@ def service() -> Iterator[web_service.Service]:
         thread.join()
 
 
-def test_a_wrong_signature_is_no_answer(service: web_service.Service, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_signature_is_no_answer(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "PATIENCE", 0.5)
-    monkeypatch.setattr(web_service.Service, "handle_error", lambda *_: None)  # our hanging up
+    monkeypatch.setattr(Service, "handle_error", lambda *_: None)  # our hanging up
     with pytest.raises(TimeoutError):
         web_service.load(service.server_port, 1)
 

@@ -42,18 +42,25 @@ def _script(name: str) -> Files:
     return {name: (_HERE / name).read_bytes()}
 
 
+def make_gpg_key(home: str) -> None:
+    """A key named bench, without a passphrase, in a directory for gpg alone. Raises Refused."""
+    environment = {**os.environ, "GNUPGHOME": home}
+    key = ("--quick-generate-key", "bench", "future-default", "default", "never")
+    for command in (
+        ["gpg", "--batch", "--quiet", "--passphrase", "", *key],
+        ["gpg", "--batch", "--quiet", "--check-trustdb"],  # or the first that is measured does it
+        ["gpgconf", "--kill", "gpg-agent"],
+    ):
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if ran.returncode:
+            raise Refused(f"{command[0]} makes no key: status {ran.returncode}; {ran.stderr.strip()}")
+
+
 def _gpg(place: Path, headers: Path) -> Files:
     """Its script and a home with a key."""
     home = place / "gpg"  # short: the agent's sockets lie in it
     home.mkdir(mode=0o700)
-    environment = {**os.environ, "GNUPGHOME": str(home)}
-    key = ("--quick-generate-key", "bench", "future-default", "default", "never")
-    for command in (
-        ["gpg", "--batch", "--quiet", "--passphrase", "", *key],
-        ["gpg", "--batch", "--quiet", "--check-trustdb"],
-        ["gpgconf", "--kill", "gpg-agent"],
-    ):
-        subprocess.run(command, env=environment, capture_output=True, check=True)
+    make_gpg_key(str(home))
     kept = [path for path in home.rglob("*") if path.is_file() and not path.name.endswith((".lock", "~"))]
     files = {f"{_GPG_HOME}/{path.relative_to(home)}": path.read_bytes() for path in kept}
     return {**files, **_script("gpg.sh")}

@@ -14,14 +14,22 @@ REQUESTS = 50
 BODY = b"to be signed " * 80
 
 
+class Service(ThreadingHTTPServer):
+    daemon_threads = False  # or Python ends beside them, and ends them by pthread_exit, which needs libgcc_s
+
+    def __init__(self, key: LockedBuffer) -> None:
+        super().__init__(("127.0.0.1", 0), Signer)
+        self.key = key
+
+
 class Signer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = 1 << 16  # an answer is one packet
-    key: LockedBuffer
+    protocol_version = "HTTP/1.1"  # connections stay open
+    wbufsize = -1  # headers and body in one packet
+    server: Service
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        signature = hmac.digest(self.key, body, "sha256")
+        signature = hmac.digest(self.server.key, body, "sha256")
         self.send_response(200)
         self.send_header("Content-Length", str(len(signature)))
         self.end_headers()
@@ -29,10 +37,6 @@ class Signer(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
-
-
-class Server(ThreadingHTTPServer):
-    daemon_threads = False  # or Python ends beside them, and ends them by pthread_exit, which needs libgcc_s
 
 
 def client(port: int, wanted: bytes, wrong: list[bytes]) -> None:
@@ -48,7 +52,7 @@ def main() -> None:
     secret = bytes(range(32))
     wanted = hmac.digest(secret, BODY, "sha256")
     wrong: list[bytes] = []
-    with LockedBuffer(secret) as Signer.key, Server(("127.0.0.1", 0), Signer) as server:
+    with LockedBuffer(secret) as key, Service(key) as server:
         serving = threading.Thread(target=server.serve_forever, args=(0.01,))
         serving.start()
         clients = [threading.Thread(target=client, args=(server.server_port, wanted, wrong)) for _ in range(CLIENTS)]
