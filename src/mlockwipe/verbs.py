@@ -222,10 +222,14 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _pid(text: str) -> int:
+def _positive(text: str, what: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no process id")
+        raise argparse.ArgumentTypeError(f"'{text}' is no {what}")
     return int(text)
+
+
+def _pid(text: str) -> int:
+    return _positive(text, "process id")
 
 
 def _attach_arguments(parser: argparse.ArgumentParser) -> None:
@@ -410,9 +414,7 @@ def _lab_keys(arguments: argparse.Namespace) -> int:
 
 
 def _rounds(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of rounds")
-    return int(text)
+    return _positive(text, "number of rounds")
 
 
 def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:

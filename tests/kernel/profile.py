@@ -52,7 +52,7 @@ def executed(series: str, option: int) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="profile-") as directory:
         place = Path(directory)
         (place / "initramfs").write_bytes(initramfs(Path(compiled("profiled", "-static")).read_bytes()))
-        argv = [check_qemu(), *COUNTING.machine, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config"]
+        argv = [check_qemu(), *COUNTING, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config"]
         argv += [
             "-display",
             "none",

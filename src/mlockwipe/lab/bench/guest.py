@@ -31,7 +31,7 @@ _SOURCE = Path(__file__).with_name("workloads.c")
 _FLAGS = ("-O2", "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror")
 _TIMING = ("-DTIME", "-DTIMES=5")
 
-# And programs are mapped at the same places every time, for the page tables that they take depend on that.
+# Programs are mapped at the same places every time, for the page tables that they take depend on that.
 _WORDS = ("console=ttyS0", "panic=-1", "norandmaps")
 
 
@@ -79,16 +79,7 @@ def measure(
         place = Path(directory)
         (place / "initramfs").write_bytes(initramfs(init.read_bytes(), files))
         (place / "console").touch()
-        argv = [
-            check_qemu(),
-            *clock.machine,
-            "-m",
-            f"{MEMORY}M",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-        ]
+        argv = [check_qemu(), *clock, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-serial", f"file:{place}/console"]
         argv += ["-kernel", str(kernel.image), "-initrd", f"{place}/initramfs"]
         argv += ["-append", shlex.join([*_WORDS, f"boot={boot}", *configuration.append])]

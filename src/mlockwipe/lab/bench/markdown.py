@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A table for a terminal as one for a document."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
@@ -16,12 +16,8 @@ def as_markdown(table: Table) -> str:
 
 
 def _line(cells: Iterable[object]) -> str:
-    return "".join(_cells(cells)) + "|"
-
-
-def _cells(cells: Iterable[object]) -> Iterator[str]:
-    for cell in cells:
-        yield "| " + _plain(cell).replace("|", "\\|") + " "
+    plain = (_plain(cell).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(plain)} |"
 
 
 def _plain(content: object) -> str:
