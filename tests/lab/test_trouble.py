@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -224,14 +225,29 @@ def test_pages_that_can_not_be_written_are_said_before_a_guest_boots(
         ("[    1.2] int3: 0000 [#1] PREEMPT SMP NOPTI\n", True),
         ("[    1.2] Oops: 0002 [#1] SMP\n", False),
         ("[    1.2] Kernel panic - not syncing: sysrq triggered crash\n", False),
+        (
+            "[    1.003136] NetLabel: Initializing\n[    1.059566] IP idents hash table entries: 16384\n",
+            True,
+        ),
+        ("[    1.057265] clocksource: acpi_pm: mask: 0xffffff\n[    5.319937] Run /init as init process\n", False),
+        ("SeaBIOS (version 1.16.2-debian-1.16.2-1)\n\nBooting from ROM...", False),
         ("", False),
     ],
 )
-def test_only_a_late_breakpoint_is_a_fault_of_the_emulation(console: str, failed: bool) -> None:
+def test_a_late_breakpoint_and_a_silent_stop_before_init_are_faults_of_the_emulation(
+    console: str, failed: bool
+) -> None:
     assert emulator_failed(console) is failed
 
 
-@pytest.mark.parametrize(("said", "boots"), [("Oops: int3: 0000 [#1]", BOOTS_AGAIN + 1), ("Oops: 0002 [#1]", 1)])
+@pytest.mark.parametrize(
+    ("said", "boots"),
+    [
+        ("Oops: int3: 0000 [#1]", BOOTS_AGAIN + 1),
+        ("IP idents hash table entries", BOOTS_AGAIN + 1),
+        ("Oops: 0002 [#1]", 1),
+    ],
+)
 def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     said: str, boots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,3 +268,29 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     with pytest.raises(machine.GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
         pass
     assert len(begun) == boots
+
+
+@in_guests
+def test_a_kernel_that_just_stops_while_it_boots_is_booted_again(
+    debian: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = machine._start
+    stopped: list[machine.Machine] = []
+
+    def start_and_stop(*arguments: Any) -> machine.Machine:
+        started = start(*arguments)
+        if not stopped:
+            deadline = time.monotonic() + PATIENCE
+            while "] Linux version " not in started.console:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.killpg(started._process.pid, signal.SIGSTOP)
+            stopped.append(started)
+        return started
+
+    monkeypatch.setattr(machine, "_start", start_and_stop)
+    monkeypatch.setattr(machine, "BOOT_SILENCE", 20.0)
+    run = verify_one(debian, lab_carrier("none"), [case for case in all_cases() if case.name == "W1-whole"])
+    assert run.failed is None, run.console[-3000:]
+    assert run.guest["boots"] == 2
+    assert [verdict.result.verdict for verdict in run.verdicts] == ["leaked"]

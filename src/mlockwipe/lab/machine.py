@@ -8,6 +8,7 @@ talk through a virtio port, one JSON object a line.
 """
 
 import json
+import math
 import os
 import shlex
 import shutil
@@ -37,6 +38,9 @@ from mlockwipe.lab.ram import Ram
 MEMORY = 640  # MiB: what is searched, hundreds of times
 CPUS = 2
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 300.0}  # seconds
+BOOT_SILENCE = (
+    120.0  # seconds without a word on the console: nothing that a guest does before its hello takes that long
+)
 _DISK = 256 << 20  # bytes, sparse
 _BIN = Path(sys.executable).parent
 _PATH = f"{_BIN}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -81,7 +85,7 @@ class Machine:
 
     def __init__(self, place: Path, process: "subprocess.Popen[bytes]", acceleration: str) -> None:
         self.acceleration = acceleration
-        self.hello: Message = {}  # what the guest is
+        self.hello: Message = {}  # what the guest is, and how many `boots` it took
         self._place = place
         self._process = process
         self._qmp: QEMUMonitorProtocol | None = None
@@ -97,8 +101,10 @@ class Machine:
         except OSError as error:
             raise self.failed("the guest is gone") from error
 
-    def receive(self, timeout: float) -> Message:
-        """The next message of the guest. `timeout`: seconds. Raises GuestFailed."""
+    def receive(self, timeout: float, silence: float = math.inf) -> Message:
+        """The next message of the guest. `timeout`: seconds. `silence`: seconds after which a guest that says nothing
+        on its console either is given up before. Raises GuestFailed.
+        """
         deadline = time.monotonic() + timeout
         while b"\n" not in self._unread:
             self._port.settimeout(max(0.01, min(1.0, deadline - time.monotonic())))
@@ -116,6 +122,8 @@ class Machine:
                 raise self.failed("the guest is gone")
             elif time.monotonic() >= deadline:
                 raise self.failed(f"the guest says nothing for {timeout:.0f} s")
+            elif time.time() - (self._place / "console").stat().st_mtime > silence:
+                raise self.failed(f"the guest hangs: its console is silent for {silence:.0f} s")
         line, _, self._unread = self._unread.partition(b"\n")
         message: Message = json.loads(line)
         return message
@@ -168,7 +176,7 @@ class Machine:
         self._qmp = QEMUMonitorProtocol(monitor)
         self._qmp.settimeout(60)
         self._qmp.connect()
-        hello = self.receive(max(1.0, deadline - time.monotonic()))
+        hello = self.receive(max(1.0, deadline - time.monotonic()), BOOT_SILENCE)
         if "hello" not in hello:
             raise self.failed(f"the guest began with {hello}")
         self.hello = hello["hello"]
@@ -222,14 +230,15 @@ def boot(
     """
     check_tools()
     accelerated = acceleration(kernel)
-    for last in (*(False,) * BOOTS_AGAIN, True):
+    for boots in range(1, BOOTS_AGAIN + 2):
         with _running(kernel, program, append, memory, cpus, accelerated) as machine:
             try:
                 machine.connect(BOOT_TIMEOUT[accelerated])
             except GuestFailed as failed:
-                if last or not emulator_failed(failed.console):
+                if boots > BOOTS_AGAIN or not emulator_failed(failed.console):
                     raise
                 continue
+            machine.hello["boots"] = boots
             yield machine
             return
 
