@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, process_vm
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, X86_64
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.address_space import AddressSpace
@@ -99,11 +99,63 @@ def test_what_was_saved_in_part_is_cleared(space: AddressSpace, pages: int, monk
     area = SaveArea()
     for page in (0, 2):
         space.ranges.add(pages + page * PAGE_SIZE, pages + (page + 1) * PAGE_SIZE)
+    monkeypatch.setattr(process_vm, "read_into", lambda *_: 0)
     monkeypatch.setattr(os, "preadv", preadv)
     pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
     assert pending.failure is not None
     assert is_clear(area)
     assert content(pages) == 4 * SECRET
+
+
+# what passes /proc/PID/mem leaves a copy in a page of the kernel's
+
+
+@pytest.mark.parametrize("protection", [mm.PROT_READ | mm.PROT_WRITE, mm.PROT_READ, mm.PROT_NONE])
+def test_what_is_saved_and_brought_back_passes_no_page_of_the_kernel_where_the_program_can_reach_it(
+    space: AddressSpace, pages: int, monkeypatch: pytest.MonkeyPatch, protection: int
+) -> None:
+    through_the_kernel = set()
+
+    def preadv(fd: int, buffers: list[memoryview], offset: int) -> int:
+        through_the_kernel.add("read")
+        return read(fd, buffers, offset)
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        if any(data):
+            through_the_kernel.add("written")
+        return write(fd, data, offset)
+
+    read, write = os.preadv, os.pwrite
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    area = SaveArea()
+    space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    mm.mprotect(pages, 4 * PAGE_SIZE, protection)
+    pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    space.end(pending, -errno.ENOMEM, area)
+    mm.mprotect(pages, 4 * PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE)
+    assert content(pages) == 4 * SECRET
+    assert (
+        through_the_kernel
+        == {
+            mm.PROT_READ | mm.PROT_WRITE: set(),
+            mm.PROT_READ: {"written"},
+            mm.PROT_NONE: {"read", "written"},
+        }[protection]
+    )
+
+
+def test_what_can_be_saved_in_part_only_is_not_taken_for_saved(
+    space: AddressSpace, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area = SaveArea()
+    space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    monkeypatch.setattr(process_vm, "read_into", lambda *_: PAGE_SIZE)
+    monkeypatch.setattr(os, "preadv", lambda *_: PAGE_SIZE)
+    pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+    assert pending.failure is not None
+    assert content(pages) == 4 * SECRET
+    assert is_clear(area)
 
 
 # locks whose outcome nobody watches

@@ -2,10 +2,11 @@
 """An address space under supervision: who uses it, what in it is sensitive, and its keeper."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 
-from mlockwipe.linux import procfs
+from mlockwipe.linux import process_vm, procfs
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.supervisor import wipe
@@ -227,9 +228,10 @@ class AddressSpace:
             try:
                 runs = list(wipe.sensitive_pages(self.files, parts))
                 if runs:
+                    self._part_from_relatives()
                     pending.saved = self._save(runs, save_area)
                     if pending.saved or not self._will_fail(parts):
-                        pending.wiped_pages = self._wipe(runs, dying=False)
+                        pending.wiped_pages = wipe.clear(self.keeper, runs, dying=False)
             except OSError as error:
                 pending.failure = error
         pending.taken = self._take(call, parts)
@@ -267,11 +269,24 @@ class AddressSpace:
                     _give_back(saved, save_area)
                     return []
                 saved.append((start, room))
-                os.preadv(self.files.memory, [room], start)
+                self._read(start, room)
         except OSError:
             _give_back(saved, save_area)
             raise
         return saved
+
+    def _read(self, address: int, room: memoryview) -> None:
+        """Where the program itself can't, through the kernel's page that its wiping goes through next, as a rule."""
+        assert self.keeper is not None
+        read = process_vm.read_into(self.keeper.pid, address, room)
+        if read < len(room) and os.preadv(self.files.memory, [room[read:]], address + read) < len(room) - read:
+            raise OSError(errno.EIO, "it can't be saved")
+
+    def _write(self, address: int, content: memoryview) -> None:
+        assert self.keeper is not None
+        written = process_vm.write(self.keeper.pid, address, content)
+        if written < len(content):
+            os.pwrite(self.files.memory, content[written:], address + written)
 
     def _will_fail(self, parts: list[Range]) -> bool:
         """Whether the kernel will refuse to unmap `parts`: sealed mappings, or no room for the pieces."""
@@ -306,7 +321,7 @@ class AddressSpace:
         """Bring back what was saved, where the pages still are: a call may fail half-way through."""
         for address, room in pending.saved:
             for start, end in procfs.anonymous_pages(self.files.pagemap, address, address + len(room)):
-                os.pwrite(self.files.memory, room[start - address : end - address], start)
+                self._write(start, room[start - address : end - address])
         for start, end in pending.taken:
             self.ranges.add(start, end)
         match pending.call.name:
@@ -354,14 +369,12 @@ class AddressSpace:
 
     # -- wiping -------------------------------------------------------------------------------------------------
 
-    def _wipe(self, runs: list[wipe.Run], *, dying: bool) -> int:
-        """Zero runs of pages: the number of pages."""
-        assert self.keeper is not None
+    def _part_from_relatives(self) -> None:
+        """Before pages are read or written: see that whoever alone still has a page keeps it, and gets no copy."""
         if self.family.forked:
             drain_page_batches()
             # alone from now on, there is nobody any more who could leave references to shared pages behind
             self.family.forked = self.family.members > 1
-        return wipe.clear(self.keeper, runs, dying=dying)
 
     def release(self, journal: Journal, *, unmap_trapped: bool) -> int:
         """No task of the program uses this memory any more: wipe it and give it back. The number of pages."""
@@ -374,7 +387,8 @@ class AddressSpace:
                 if self.ranges:
                     wipe.end_asynchronous_io(self.files, self.keeper.worker.call)
                     runs = list(wipe.sensitive_pages(self.files, self._final_ranges(unmap_trapped)))
-                    pages = self._wipe(runs, dying=True)
+                    self._part_from_relatives()
+                    pages = wipe.clear(self.keeper, runs, dying=True)
             finally:
                 self.keeper.let_go()
                 self.leave(journal)  # after that: a keeper that nobody knows of would stay for ever
