@@ -38,9 +38,9 @@ MEASUREMENTS: dict[str, Callable[[Runner], list[Figure]]] = {
     "fork": processes.fork,
     "release-64mib": release.small,
     "release-1gib": release.large,
-    **{f"size-{release.size_name(size).lower()}": partial(release.of_size, kibibytes=size) for size in release.SIZES},
+    **{f"size-{release.size_id(size)}": partial(release.of_size, kibibytes=size) for size in release.SIZES},
     **{
-        f"size-huge-{release.size_name(size).lower()}": partial(release.of_size_huge, kibibytes=size)
+        f"size-huge-{release.size_id(size)}": partial(release.of_size_huge, kibibytes=size)
         for size in release.HUGE_SIZES
     },
     "gpg": real.gpg,

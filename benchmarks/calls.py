@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What single calls cost: munmap and mlock of a process that locks memory, and its first mlock."""
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
 from runner import Runner
-from sampling import Figure, Rounds
+from sampling import Figure, Rounds, Times
 
 _COUNT = 1024
 _SPACED = 256
@@ -10,36 +14,51 @@ _PAUSE = 200  # microseconds
 _ATTACHED = 20  # processes a run
 
 
-def _four_ways(run: Runner, call: str, *command: str) -> Rounds:
-    return Rounds.interleave(
-        {
-            "bare": lambda: run.bare(*command),
-            "null tracer": lambda: run.traced(call, *command),
-            "null tracer, pinned": lambda: run.traced(call, *command, pinned=True),
-            "mlockwipe": lambda: run.supervised(*command),
-        },
-        run.rounds,
-    )
+@dataclass(frozen=True)
+class _NullTracer:
+    """One way to be stopped for nothing. `told`: after what is measured, where it is not the usual way."""
+
+    variant: str
+    name: str = ""
+    told: str = ""
+    options: Sequence[str] = ()
+
+
+_USUAL = _NullTracer("null tracer")
+_PINNED = _NullTracer("null tracer, pinned", "-pinned", ", null tracer on the same CPU", ["--pin"])
+_TWICE = _NullTracer("null tracer, twice", "-twice", ", null tracer stops after it, too", ["--twice"])
 
 
 def _against_null_tracer(
-    run: Runner, name: str, what: str, call: str, *command: str, goal: float | None, aim: float | None = None
+    run: Runner,
+    name: str,
+    what: str,
+    call: str,
+    *command: str,
+    goal: float | None,
+    aim: float | None = None,
+    tracers: Sequence[_NullTracer] = (_USUAL, _PINNED),
 ) -> list[Figure]:
-    rounds = _four_ways(run, call, *command)
+    """A figure for each null tracer. The first has the goal, and the distributions of all."""
+    variants: dict[str, Callable[[], Times]] = {
+        "bare": lambda: run.bare(*command),
+        **{tracer.variant: partial(run.traced, call, *command, options=tracer.options) for tracer in tracers},
+        "mlockwipe": lambda: run.supervised(*command),
+    }
+    rounds = Rounds.interleave(variants, run.rounds)
     times = rounds.medians(call)
-    pinned = "null tracer, pinned"
-    each = {variant: rounds.distribution(variant, f"{call}_each") for variant in times}
-    ratios = rounds.ratio("mlockwipe", "null tracer", call)
-    return [
-        Figure(name, what, "x", ratios, times, goal, aim, distributions=each),
+    figures = [
         Figure(
-            f"{name}-pinned",
-            f"{what}, null tracer on the same CPU",
+            f"{name}{tracer.name}",
+            f"{what}{tracer.told}",
             "x",
-            rounds.ratio("mlockwipe", pinned, call),
-            {"bare": times["bare"], "null tracer": times[pinned], "mlockwipe": times["mlockwipe"]},
-        ),
+            rounds.ratio("mlockwipe", tracer.variant, call),
+            {"bare": times["bare"], "null tracer": times[tracer.variant], "mlockwipe": times["mlockwipe"]},
+        )
+        for tracer in tracers
     ]
+    each = {variant: rounds.distribution(variant, f"{call}_each") for variant in variants}
+    return [replace(figures[0], goal=goal, aim=aim, distributions=each), *figures[1:]]
 
 
 def munmap_unlocked(run: Runner) -> list[Figure]:
@@ -69,6 +88,7 @@ def munmap_locked(run: Runner) -> list[Figure]:
         "locked",
         str(_COUNT),
         goal=3.0,
+        tracers=(_USUAL, _PINNED, _TWICE),
     )
 
 

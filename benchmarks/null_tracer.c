@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * null_tracer [--pin] munmap|mlock COMMAND...: what a trap costs when nothing is done about it.
+ * null_tracer [--pin] [--twice] munmap|mlock COMMAND...: what a trap costs when nothing is done about it.
  *
  * A seccomp filter stops the command at every call of that name, and the tracer lets it go on. That is the least that
- * any tracer does, in C. With --pin both are bound to the first CPU this process may use.
+ * any tracer does, in C. With --pin both are bound to the first CPU this process may use. With --twice the command is
+ * stopped at the end of the call, too, as by a tracer that must know whether it succeeded.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -21,6 +22,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#define AT_END	(SIGTRAP | 0x80)	/* what PTRACE_O_TRACESYSGOOD makes of the stop after a call */
 
 static void pin(void)
 {
@@ -70,8 +73,8 @@ static _Noreturn void become(unsigned int call, int go, char **command)
 	die(command[0]);
 }
 
-/* Let it all go on, until the command has ended: its exit status. */
-static int trace(pid_t command)
+/* Let it all go on, until the command has ended: its exit status. `before`: how, before a call. */
+static int trace(pid_t command, int before)
 {
 	for (;;) {
 		int status;
@@ -82,9 +85,11 @@ static int trace(pid_t command)
 		if (task < 0)
 			die("waitpid");
 		if (WIFSTOPPED(status)) {
-			int is_signal = !(status >> 16);
+			int event = status >> 16;
+			int is_signal = !event && WSTOPSIG(status) != AT_END;
 
-			ptrace(PTRACE_CONT, task, 0, is_signal ? WSTOPSIG(status) : 0);
+			ptrace(event == PTRACE_EVENT_SECCOMP ? before : PTRACE_CONT, task, 0,
+			       is_signal ? WSTOPSIG(status) : 0);
 		} else if (task == command) {
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 		}
@@ -93,12 +98,18 @@ static int trace(pid_t command)
 
 int main(int argc, char **argv)
 {
+	int before = PTRACE_CONT;
 	unsigned int call;
 	int go[2];
 	pid_t child;
 
 	if (argc > 1 && !strcmp(argv[1], "--pin")) {
 		pin();
+		argv++;
+		argc--;
+	}
+	if (argc > 1 && !strcmp(argv[1], "--twice")) {
+		before = PTRACE_SYSCALL;
 		argv++;
 		argc--;
 	}
@@ -115,10 +126,10 @@ int main(int argc, char **argv)
 		become(call, go[0], argv + 2);
 	}
 	close(go[0]);
-	if (ptrace(PTRACE_SEIZE, child, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL))
+	if (ptrace(PTRACE_SEIZE, child, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL))
 		die("PTRACE_SEIZE");
 	if (write(go[1], "", 1) != 1)
 		die("write");
 	close(go[1]);
-	return trace(child);
+	return trace(child, before);
 }

@@ -6,6 +6,8 @@ import limits
 from runner import Runner
 from sampling import Figure, over_bare
 
+from mlockwipe.lab.bench.work import size_name
+
 SIZES = (4, 64, 1 << 10, 16 << 10, 256 << 10, 1 << 20)  # KiB
 HUGE_SIZES = (2 << 10, *SIZES[3:])
 _KINDS = {
@@ -35,11 +37,8 @@ def of_size_huge(run: Runner, kibibytes: int) -> list[Figure]:
     return [_over_bare(run, "huge", lock, kibibytes) for lock in _LOCKED]
 
 
-def size_name(kibibytes: int, separator: str = "") -> str:
-    for unit, size in (("GiB", 1 << 20), ("MiB", 1 << 10)):
-        if kibibytes >= size:
-            return f"{kibibytes // size}{separator}{unit}"
-    return f"{kibibytes}{separator}KiB"
+def size_id(kibibytes: int) -> str:
+    return size_name(kibibytes, "").lower()
 
 
 def _over_memset(run: Runner, kind: str, kibibytes: int) -> Figure:
@@ -51,8 +50,8 @@ def _over_memset(run: Runner, kind: str, kibibytes: int) -> Figure:
         sum(pair) / 2 for pair in zip(rounds.of("bare", "memset"), rounds.of("mlockwipe", "memset"), strict=True)
     ]
     return Figure(
-        f"release-{size_name(kibibytes).lower()}-{kind}",
-        f"{size_name(kibibytes, ' ')} wiped at SIGKILL, {_KINDS[kind]}; over memset",
+        f"release-{size_id(kibibytes)}-{kind}",
+        f"{size_name(kibibytes)} wiped at SIGKILL, {_KINDS[kind]}; over memset",
         "x",
         [wiped / once for wiped, once in zip(more, memset, strict=True)],
         rounds.medians("release") | {"memset": sorted(memset)[len(memset) // 2]},
@@ -70,7 +69,7 @@ def _over_bare(run: Runner, kind: str, lock: str, kibibytes: int) -> Figure:
     huge = "huge-" if kind == "huge" else ""
     return over_bare(
         rounds,
-        f"size-{huge}{size_name(kibibytes).lower()}-{lock}",
-        f"{size_name(kibibytes, ' ')}{' in huge pages' if huge else ''} released at SIGKILL, {_LOCKED[lock]}",
+        f"size-{huge}{size_id(kibibytes)}-{lock}",
+        f"{size_name(kibibytes)}{' in huge pages' if huge else ''} released at SIGKILL, {_LOCKED[lock]}",
         "release",
     )

@@ -59,9 +59,9 @@ class Runner:
             rounds or self.rounds,
         )
 
-    def traced(self, call: str, *command: str, pinned: bool = False) -> Times:
+    def traced(self, call: str, *command: str, options: Sequence[str] = ()) -> Times:
         """Under the null tracer, stopped at every `call`."""
-        return self._times([self.program("null_tracer"), *(["--pin"] if pinned else []), call, *command])
+        return self._times([self.program("null_tracer"), *options, call, *command])
 
     def supervised(self, *command: str, locks: bool = True, environment: Mapping[str, str] | None = None) -> Times:
         """Under mlockwipe. Broken when something was not protected, or nothing was that `locks`."""

@@ -11,7 +11,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mlockwipe.lab.bench.work import SHARES, SIZES
+from mlockwipe.lab.bench.work import SHARES, SIZES, size_name
 
 mpl.rcParams["svg.hashsalt"] = "mlockwipe"  # the same file from the same figures
 ON_FREE, ON = ("init_on_free", "init_on_free=1", "#b3151f"), ("on", "init_mlocked_on_free=1", "#116329")
@@ -43,7 +43,7 @@ def main(path: Path) -> None:
                 ratios = _ratios(medians, configuration, [f"unmap-{kib}k-{how}" for kib in SIZES])
                 axis.plot(list(SIZES), ratios, style, marker="o", color=colour, label=f"{label}, {told}")
         axis.set_xscale("log", base=2)
-        axis.set_xticks(list(SIZES), [f"{kib} KiB" if kib < 1 << 10 else f"{kib >> 10} MiB" for kib in SIZES])
+        axis.set_xticks(list(SIZES), [size_name(kib) for kib in SIZES])
         axis.set_xlabel("size of the memory")
 
 

@@ -17,6 +17,7 @@ LINES = {
     "bare": ("bare", "#57606a", "-"),
     "null tracer, pinned": ("null tracer, one CPU", "#0550ae", ":"),
     "null tracer": ("null tracer", "#0550ae", "-"),
+    "null tracer, twice": ("null tracer, two stops", "#0550ae", "--"),
     "mlockwipe": ("mlockwipe", "#b3151f", "-"),
 }
 MARKS = 50, 99, 99.9  # per cent
@@ -26,8 +27,11 @@ def main(path: Path) -> None:
     figures = {figure["name"]: figure for figure in json.loads(path.read_text())["figures"]}
     picture, axes = plt.subplots(1, len(PANELS), figsize=(5.2 * len(PANELS), 5.0), sharex=True, sharey=True)
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
+        taken = figures[name]["calls_up_to_nanoseconds"]
         for variant, (label, colour, style) in LINES.items():
-            calls = figures[name]["calls_up_to_nanoseconds"][variant]
+            if variant not in taken:
+                continue
+            calls = taken[variant]
             bounds = [int(bound) / 1000 for bound in calls]
             total = sum(calls.values())
             shares = [100 * so_far / total for so_far in accumulate(calls.values())]

@@ -1,26 +1,18 @@
 # SPDX-License-Identifier: MIT
 """The release of memory by size: what is locked is wiped and nothing else, and figures are named by size."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import limits
 import pytest
 import release
-from programs import build
 from runner import Runner
 
+from mlockwipe.lab.bench.work import size_name
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 
 PAGES = 16  # of 64 KiB
-
-
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    directory = tmp_path_factory.mktemp("programs")
-    build(directory)
-    yield directory
 
 
 def names(outcome: Outcome) -> list[str]:
@@ -40,9 +32,8 @@ def test_each_process_has_so_much_of_its_memory_locked(kind: str, lock: str, wip
 
 
 def test_sizes_have_names() -> None:
-    assert [release.size_name(size, " ") for size in release.SIZES] == [
-        *("4 KiB", "64 KiB", "1 MiB", "16 MiB", "256 MiB", "1 GiB")
-    ]
+    assert [size_name(size) for size in release.SIZES] == ["4 KiB", "64 KiB", "1 MiB", "16 MiB", "256 MiB", "1 GiB"]
+    assert release.size_id(256 << 10) == "256mib"
 
 
 @pytest.mark.parametrize("state", ["always madvise [never]\n", None])

@@ -19,13 +19,20 @@ class Work:
 
 
 SHARES = (10, 25, 50, 75, 90)  # per cent of the memory that is locked; workloads.c has them too
-SIZES = {4: 64, 64: 16, 1 << 10: 4, 16 << 10: 1, 256 << 10: 1}  # KiB, and how many munmaps; workloads.c has them too
+# KiB, and how many munmaps; workloads.c has them too
+SIZES = {4: 64, 64: 16, 1 << 10: 4, 16 << 10: 1, 256 << 10: 1, 1 << 20: 1}
+
+
+def size_name(kibibytes: int, separator: str = " ") -> str:
+    for unit, size in (("GiB", 1 << 20), ("MiB", 1 << 10)):
+        if kibibytes >= size:
+            return f"{kibibytes // size}{separator}{unit}"
+    return f"{kibibytes}{separator}KiB"
 
 
 def _sized(kib: int, times: int, locked: bool) -> Work:
     pages = times * kib // 4
-    size = f"{kib} KiB" if kib < 1 << 10 else f"{kib >> 10} MiB"
-    title = f"munmap of {size}" if times == 1 else f"{times} munmaps of {size}"
+    title = f"munmap of {size_name(kib)}" if times == 1 else f"{times} munmaps of {size_name(kib)}"
     how, told = ("locked", "locked") if locked else ("unlocked", "never locked")
     return Work(f"unmap-{kib}k-{how}", f"{title}, {told}", pages, pages if locked else 0)
 
@@ -45,6 +52,8 @@ WORKS = (
     Work("unmap-munlocked", "munmap of 64 MiB, locked and munlocked", 16384, 0),
     Work("unmap-mthp", "munmap of 64 MiB, locked, folios of 64 KiB", 16384, 16384),
     Work("unmap-thp", "32 munmaps of 2 MiB, locked, huge pages", 16384, 16384),
+    Work("unmap-mthp-1g", "munmap of 1 GiB, locked, folios of 64 KiB", 262144, 262144),
+    Work("unmap-thp-1g", "munmap of 1 GiB, locked, huge pages", 262144, 262144),
     *(_sized(kib, times, locked) for kib, times in SIZES.items() for locked in (True, False)),
     Work("exit-locked", "exit with 64 MiB locked", 16384, 16384),
     Work("fork-exec", "100 times fork, exec and exit", 0, 0),
@@ -52,7 +61,7 @@ WORKS = (
     *(Work(f"unmap-share-{n}", f"munmap of 64 MiB, {n} % locked", 16384, 16384 * n // 100) for n in SHARES),
     *PROGRAMS,
 )
-NOT_EVERYWHERE = {"unmap-mthp"}  # Linux 6.1 has only huge pages
+NOT_EVERYWHERE = {"unmap-mthp", "unmap-mthp-1g"}  # Linux 6.1 has only huge pages
 
 # What calibrates: a loop of so many instructions, and a page cleared by the one instruction that Linux has for it.
 LOOP, LOOP_INSTRUCTIONS = "loop", 2_000_000
