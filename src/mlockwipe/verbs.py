@@ -444,6 +444,8 @@ def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _lab_bench(arguments: argparse.Namespace) -> int:
+    if arguments.json is not None and arguments.json == arguments.markdown:
+        _lab_error("bench", "--json and --markdown name the same file")
     try:
         from mlockwipe.lab.bench.command import lab_bench
     except ModuleNotFoundError as error:
@@ -702,8 +704,9 @@ LAB: dict[str, _Verb] = {
         description="Boot the kernel with the boot option init_mlocked_on_free off and on, the same kernel without "
         "the patches, and both with init_on_free; or Debian's kernel without the module, with it off and on, and "
         "with init_on_free. Count the instructions that munmap, exit, fork and exec take there. They are counted by "
-        "QEMU, so it does not matter what else this machine does. What is not in the cache is built first. The exit "
-        "status is 0 when all was counted, else 1.",
+        "QEMU, so it does not matter what else this machine does. What is not in the cache is built first. Where a "
+        "guest fails, the others of its carrier and series end with it, and the rest is counted and written. The "
+        "exit status is 0 when all was counted, else 1.",
         example="  mlockwipe lab bench --carrier module --series 6.12 --json costs.json",
         arguments=_lab_bench_arguments,
         call=_lab_bench,

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.bench import guest
+from mlockwipe.lab.bench import command, guest
 from mlockwipe.lab.bench.guest import compile_init, measure, parse
 from mlockwipe.lab.bench.programs import packed
 from mlockwipe.lab.bench.table import Run, as_document, cost_table
@@ -297,6 +297,44 @@ def test_what_is_not_there_is_a_mistake_of_usage(option: str, value: str, tmp_pa
     done = bench(tmp_path, option, value)
     assert done.returncode == 2
     assert f"invalid choice: '{value}'" in done.stderr
+
+
+def test_two_reports_in_one_file_are_a_mistake_of_usage(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--json", "costs", "--markdown", "costs")
+    assert done.returncode == 2
+    assert "--json and --markdown name the same file" in done.stderr
+
+
+def test_what_the_others_have_counted_is_not_lost_with_a_guest_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of the boot option no guest comes to its end; the module's, booted after them, do."""
+
+    def taken(what: str, jobs: Sequence[tuple[object, ...]], boots: int) -> list[list[dict[str, Sample]]]:
+        if what.startswith("boot-option"):
+            raise GuestFailed("on: process 1 did not get to its end", "Kernel panic")
+        configurations = [job[3] for job in jobs]
+        return [[samples(one)] for one in configurations if isinstance(one, Configuration)]
+
+    for name, stand_in in {
+        "_taken": taken,
+        "compile_init": lambda place, timing: place / "init",
+        "packed": lambda headers: {},
+        "fetched_headers": Path,
+        "debian_release": str,
+        "kernel": lambda name, on_line: replace(KERNEL, name=name),
+    }.items():
+        monkeypatch.setattr(command, name, stand_in)
+    script(tmp_path / "qemu-system-x86_64", "echo QEMU 7")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    files = str(tmp_path / "costs.json"), str(tmp_path / "costs.md")
+    status = command.lab_bench(
+        ["boot-option", "module"], ["6.12"], rounds=None, json_file=files[0], markdown_file=files[1]
+    )
+    assert status == 1
+    assert "boot-option, Linux 6.12: on: process 1 did not get to its end" in capsys.readouterr().out
+    assert [run["carrier"] for run in json.loads(Path(files[0]).read_text())["runs"]] == ["module"] * 5
+    assert Path(files[1]).read_text().startswith("What init_mlocked_on_free as a module costs")
 
 
 def script(path: Path, text: str) -> None:

@@ -57,14 +57,14 @@ def lab_bench(
     markdown_file: str | None,
 ) -> int:
     """Count instructions, or where `rounds` are given, measure time in so many. The exit status: 0 when everything
-    was measured. Raises Refused.
+    was measured; 1 when guests failed, and what the others measured is written all the same. Raises Refused.
     """
     qemu = check_qemu()
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     runs: list[Run] = []
     timed: list[TimedRun] = []
     tables: list[Table] = []
-    printed = 0
+    status = 0
     with tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as place:
         init = compile_init(Path(place), timing=bool(rounds))
         file = ReportFile(json_file) if json_file else None
@@ -85,18 +85,19 @@ def lab_bench(
                 taken = _taken(f"{name}, Linux {one}", jobs, rounds or BOOTS)
             except GuestFailed as failed:
                 print_failure(console, f"{name}, Linux {one}", str(failed), failed.console)
-                return 1
+                status = 1
+                continue
             made = [(carrier, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
             if rounds:
                 here = [TimedRun(*what, boots) for what, boots in zip(made, taken, strict=True)]
-                tables += time_tables(here, found)
+                new = [*time_tables(here, found)]
                 timed += here
             else:
                 counted = [Run(*what, together(boots)) for what, boots in zip(made, taken, strict=True)]
-                tables.append(cost_table(counted))
+                new = [cost_table(counted)]
                 runs += counted
-            console.print(*tables[printed:], sep="\n")
-            printed = len(tables)
+            console.print(*new, sep="\n")
+            tables += new
     if file is not None:
         tools = {
             name: output([path, "--version"]).partition("\n")[0] for name, path in (("qemu", qemu), ("gcc", "gcc"))
@@ -106,7 +107,7 @@ def lab_bench(
         file.write(json.dumps(document, indent=2) + "\n")
     if markdown is not None:
         markdown.write("\n".join(map(as_markdown, tables)))
-    return 0
+    return status
 
 
 _Job = tuple[Kernel, Path, Files, Configuration, Clock]

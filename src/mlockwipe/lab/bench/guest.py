@@ -25,7 +25,7 @@ from mlockwipe.lab.machine import GuestFailed
 from mlockwipe.lab.reboot import initramfs
 
 TIMEOUT = 1200.0  # seconds; it takes minutes of a CPU
-MEMORY = 1024  # MiB: the largest munmap, and room for the programs
+MEMORY = 1536  # MiB: the largest munmap, and room for the programs
 
 _SOURCE = Path(__file__).with_name("workloads.c")
 _FLAGS = ("-O2", "-std=gnu11", "-static", "-Wall", "-Wextra", "-Werror")

@@ -34,10 +34,12 @@
 
 #define PAGE		4096UL
 #define MIB		(1UL << 20)
+#define GIB		(1UL << 30)
 #ifndef TIMES
 #define TIMES		3
 #endif
 #define FEWER		((TIMES + 1) / 2)	/* of what takes long */
+#define ONCE		0			/* of what takes longest: not even a first time that doesn't count */
 #define THP		"/sys/kernel/mm/transparent_hugepage/"
 #define NOTHING		"nothing"	/* the argument with which this program ends at once */
 #define MODULE		"init_mlocked_on_free"
@@ -304,37 +306,62 @@ static void unmap_munlocked(void)
 	timed_munmap(memory, 64 * MIB);
 }
 
-static void unmap_thps(void)
+static void unmap_huge(size_t size)
 {
-	check(set(THP "enabled", "madvise"), THP);
-	for (int i = 0; i < 32; i++) {
-		char *memory = locked(2 * MIB, MADV_HUGEPAGE);
+	char *memory;
 
-		errno = ENOMEM;
-		check(number("/proc/self/smaps_rollup", "AnonHugePages") == 2048, "a huge page");
-		timed_munmap(memory, 2 * MIB);
-	}
+	check(set(THP "enabled", "madvise"), THP);
+	memory = locked(size, MADV_HUGEPAGE);
+	errno = ENOMEM;
+	check(number("/proc/self/smaps_rollup", "AnonHugePages") == (long)(size >> 10), "huge pages");
+	timed_munmap(memory, size);
 }
 
-static void unmap_mthp(void)
+static void unmap_thps(void)
+{
+	for (int i = 0; i < 32; i++)
+		unmap_huge(2 * MIB);
+}
+
+static void unmap_thp_1g(void)
+{
+	unmap_huge(GIB);
+}
+
+static void unmap_folios_of_64k(size_t size)
 {
 	char *memory;
 
 	check(set(THP "hugepages-2048kB/enabled", "never"), THP);
 	check(set(THP "hugepages-64kB/enabled", "always"), THP);
-	memory = locked(64 * MIB, MADV_HUGEPAGE);
+	memory = locked(size, MADV_HUGEPAGE);
 	errno = ENOMEM;
-	check(number(THP "hugepages-64kB/stats/nr_anon", "") == 1024, "folios of 64 KiB");
-	timed_munmap(memory, 64 * MIB);
+	check(number(THP "hugepages-64kB/stats/nr_anon", "") == (long)(size >> 16), "folios of 64 KiB");
+	timed_munmap(memory, size);
 	check(set(THP "hugepages-64kB/enabled", "never"), THP);
 	check(set(THP "hugepages-2048kB/enabled", "inherit"), THP);
+}
+
+static void unmap_mthp(void)
+{
+	unmap_folios_of_64k(64 * MIB);
+}
+
+static void unmap_mthp_1g(void)
+{
+	unmap_folios_of_64k(GIB);
 }
 
 static const struct size {
 	size_t bytes;
 	int munmaps; /* many of the small ones, for now and then one has to refill or to empty a cache of the kernel's */
-} sizes[] = {{4 << 10, 64}, {64 << 10, 16}, {MIB, 4}, {16 * MIB, 1}, {256 * MIB, 1}};
+} sizes[] = {{4 << 10, 64}, {64 << 10, 16}, {MIB, 4}, {16 * MIB, 1}, {256 * MIB, 1}, {GIB, 1}};
 static const struct size *size;
+
+static int times_of(size_t bytes)
+{
+	return bytes >= GIB ? ONCE : bytes > 64 * MIB ? FEWER : TIMES;
+}
 
 static void unmap_sized_locked(void)
 {
@@ -457,7 +484,10 @@ static void measure(const char *name, void (*once)(void), int times)
 {
 	struct span taken[TIMES];
 
-	once(); /* the first time things are made that stay */
+	if (times == ONCE)
+		times = 1;
+	else
+		once(); /* the first time things are made that stay */
 	for (int i = 0; i < times; i++) {
 		usleep(REST); /* what the kernel has begun by itself ends */
 		compact();
@@ -523,13 +553,16 @@ int main(int argc, char **argv)
 	if (access(THP "hugepages-64kB", F_OK) == 0)
 		measure("unmap-mthp", unmap_mthp, TIMES);
 	measure("unmap-thp", unmap_thps, TIMES);
+	if (access(THP "hugepages-64kB", F_OK) == 0)
+		measure("unmap-mthp-1g", unmap_mthp_1g, ONCE);
+	measure("unmap-thp-1g", unmap_thp_1g, ONCE);
 	for (size = sizes; size < sizes + sizeof(sizes) / sizeof(*sizes); size++) {
 		char name[sizeof("unmap-18446744073709551615k-unlocked")];
 
 		snprintf(name, sizeof(name), "unmap-%zuk-locked", size->bytes >> 10);
-		measure(name, unmap_sized_locked, size->bytes > 64 * MIB ? FEWER : TIMES);
+		measure(name, unmap_sized_locked, times_of(size->bytes));
 		snprintf(name, sizeof(name), "unmap-%zuk-unlocked", size->bytes >> 10);
-		measure(name, unmap_sized_unlocked, size->bytes > 64 * MIB ? FEWER : TIMES);
+		measure(name, unmap_sized_unlocked, times_of(size->bytes));
 	}
 	measure("exit-locked", exit_locked, TIMES);
 	measure("fork-exec", fork_exec, TIMES);
