@@ -7,14 +7,14 @@ A batch is 32 sets and gets of 1 KiB on each of four connections to a socket in 
 import os
 import pwd
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from load import CONNECTIONS, exchange, report
+
+from mlockwipe.lab.bench.programs.cache_server import connected
 
 _PIPELINED = 32
 _VALUE = bytes(range(97, 113)) * 64
@@ -26,20 +26,6 @@ def batch(number: int) -> tuple[bytes, bytes]:
     requests = (b"set %b 0 0 %d\r\n%b\r\nget %b\r\n" % (key, len(_VALUE), _VALUE, key) for key in keys)
     answers = (b"STORED\r\nVALUE %b 0 %d\r\n%b\r\nEND\r\n" % (key, len(_VALUE), _VALUE) for key in keys)
     return b"".join(requests), b"".join(answers)
-
-
-def connect(path: Path, memcached: "subprocess.Popen[str]") -> socket.socket:
-    """A connection to one that may not have come so far yet, but lives."""
-    while True:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.connect(str(path))
-            return connection
-        except (FileNotFoundError, ConnectionRefusedError):
-            connection.close()
-            if memcached.poll() is not None:
-                raise
-            time.sleep(0.01)
 
 
 def load(connections: Sequence[socket.socket], count: int) -> list[int]:
@@ -54,11 +40,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="memcached-") as directory:
         path = Path(directory, "socket")
         server = ["memcached", "-k", "-u", user, "-t", "2", "-s", str(path)]
-        report(
-            "memcached",
-            server,
-            lambda memcached: load([connect(path, memcached) for _ in range(CONNECTIONS)], count),
-        )
+        report("memcached", server, lambda _: load([connected(str(path)) for _ in range(CONNECTIONS)], count))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import real
 import web_service
 
 from mlockwipe import LockedBuffer
+from mlockwipe.errors import Refused
 from mlockwipe.lab.bench.programs import make_gpg_key
 from mlockwipe.lab.bench.programs.web_service import Service
 from tests.c_programs import needs_gcc
@@ -214,6 +215,26 @@ def test_a_service_that_hangs_up_gives_no_answer() -> None:
     theirs.shutdown(socket.SHUT_WR)
     with ours, theirs, pytest.raises(ConnectionError, match="half an ans"):
         load.exchange([ours], b"request", b"answer")
+
+
+def test_what_is_in_the_middle_of_an_answer_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load, "PATIENCE", 0.2)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"VALUE that has END in it")
+        with pytest.raises(TimeoutError):
+            load.exchange([ours], b"get", b"END")
+        theirs.sendall(b" and then END")
+        assert load.exchange([ours], b"get", b"END") > 0
+
+
+def test_a_gpg_that_makes_no_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "gpg"
+    broken.write_text("#!/bin/sh\necho 'gpg: no entropy' >&2; exit 2\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(Refused, match="gpg makes no key: status 2; gpg: no entropy"):
+        make_gpg_key(str(tmp_path))
 
 
 def test_batches_have_keys_of_their_own() -> None:

@@ -12,7 +12,7 @@ import pytest
 from document import as_json
 from machine import Fact
 from rich.console import Console
-from sampling import Figure, Rounds, Times
+from sampling import Figure, Rounds, Times, over_bare
 from table import as_table
 
 from mlockwipe.lab.bench.bootstrap import interval
@@ -123,6 +123,12 @@ def test_a_difference_is_none_where_its_interval_includes_0(
     figure = Figure("difference", "start", "ms", values, neutral=neutral)
     assert figure.distinguishable is distinguishable
     assert ("not distinguishable" in printed(figure)) is not distinguishable
+
+
+def test_what_takes_twice_as_long_as_bare_is_2() -> None:
+    found = over_bare(rounds(2.0), "work", "work", "work")
+    assert 1.9 < found.median < 2.1
+    assert found.times["mlockwipe"] > found.times["bare"]
 
 
 def test_a_goal_is_judged_by_the_median() -> None:

@@ -53,5 +53,24 @@ def test_what_is_gone_a_moment_later_counts_unless_the_carrier_is_late(
     assert looked(expected, late, [[1, 2], [2, 3]]) == (counts, made)
 
 
+@pytest.mark.parametrize(
+    ("shown", "counts"),
+    [
+        (True, {2: 12, 3: 2}),  # what it has not shown has the second word, too
+        (False, {1: 1, 2: 12, 3: 2}),
+    ],
+)
+def test_a_case_that_marks_what_it_shows_is_judged_by_the_mark(shown: bool, counts: dict[int, int]) -> None:
+    case = next(case for case in all_cases() if case.expected == WIPED and (case.needs_ram_scan is None) is shown)
+
+    def ask(question: dict[str, Any]) -> dict[str, Any]:
+        second, third = question["search"]
+        return {"found": {second: {"1": 1, "2": 10}, third: {"2": 2, "3": 2}}}
+
+    eyes = RamSearch(case, False, ask, NoneMapped())
+    eyes.look()
+    assert {frame: pairs for frame, (pairs, _) in eyes.alive.items()} == counts
+
+
 def test_where_nothing_is_found_nothing_is_looked_for_again() -> None:
     assert looked(WIPED, True, [[], [1]]) == (set(), 1)

@@ -64,6 +64,12 @@ def test_a_request_is_in_flight_until_it_is_completed() -> None:
             ctypes.CDLL(None).sched_yield()
 
 
+def test_a_request_that_was_not_submitted_is_not_in_flight() -> None:
+    written = ring(3)
+    ctypes.c_uint32.from_address(written._ring + written._tail).value = 3
+    assert in_flight() == 0
+
+
 def test_where_nobody_tells_how_to_read_a_ring_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     ring(1)
 
