@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The lab in trouble: it says why, ends with the right status, and leaves nothing behind."""
 
+import json
 import os
 import shlex
 import shutil
@@ -17,14 +18,15 @@ import pytest
 from rich.console import Console
 
 from mlockwipe import cli
-from mlockwipe.contract import all_cases
+from mlockwipe.contract import Result, all_cases
 from mlockwipe.errors import Refused
 from mlockwipe.lab import command, machine
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import GuestFailed, boot
-from mlockwipe.lab.verify import Run, verify_one
+from mlockwipe.lab.report import as_document
+from mlockwipe.lab.verify import Look, Run, Verdict, verify_one
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -161,6 +163,26 @@ def test_how_a_guest_failed_is_printed_as_it_is(debian_run: Run, capsys: pytest.
     command._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out
     assert "Kernel panic - not syncing\nline 0 [bold]\nline 1 [bold]" in out
+
+
+def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
+    debian_run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = Look(6, [{"frame": 0x1234 + number, "pairs": 256, "kind": "free"} for number in range(6)])
+    leaked = Result("W1-whole", "W1", "leaked", "wiped", 16, 6)
+    kept = Result("L1-munlock-exit", "L1", "kept", "kept", 16, 6)
+    verdicts = [Verdict(leaked, seen, Look(0, []), 1.0), Verdict(kept, seen, seen, 1.0)]
+    wrong = replace(debian_run, failed=None, carrier=lab_carrier("supervisor"), verdicts=verdicts)
+    command._print(Console(width=200), [wrong], False)
+    told = [line for line in capsys.readouterr().out.splitlines() if "0x" in line]
+    assert told == [
+        "supervisor: W1-whole, right after the release: "
+        "0x1234000 (free), 0x1235000 (free), 0x1236000 (free), 0x1237000 (free) and 2 more"
+    ]
+    document = json.loads(json.dumps(as_document([wrong], {})))
+    assert document["runs"][0]["console"].startswith("line 0")
+    command._print(Console(width=200), [replace(wrong, carrier=lab_carrier("none"))], False)
+    assert "0x" not in capsys.readouterr().out
 
 
 @pytest.fixture

@@ -51,6 +51,7 @@ def test_every_name_is_a_case() -> None:
 def test_without_a_carrier_every_secret_is_found(runs: dict[str, Run]) -> None:
     assert verdicts(runs["none"]) == dict.fromkeys(WIPED, "leaked") | dict.fromkeys(KEPT, "kept")
     assert runs["none"].ok
+    assert runs["none"].console == ""
 
 
 def test_the_supervisor_leaves_nothing_and_takes_nothing_else(runs: dict[str, Run]) -> None:
@@ -74,6 +75,7 @@ def test_a_carrier_that_wipes_too_much_or_nothing_is_convicted(debian: Kernel) -
     assert verdicts(nothing) == {"W1-whole": "leaked"}
     assert not too_much.ok
     assert not nothing.ok
+    assert "Linux version 6.1" in nothing.console
 
 
 @pytest.mark.parametrize(

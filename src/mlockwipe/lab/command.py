@@ -20,12 +20,14 @@ from mlockwipe.lab.machine import check_tools
 from mlockwipe.lab.pages import write_pages
 from mlockwipe.lab.progress import bars
 from mlockwipe.lab.report import as_document
-from mlockwipe.lab.verify import Run, verify
+from mlockwipe.lab.verify import Look, Run, verify
+from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine, matching
 
 _TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
 _LINES, _MOST_LINES = 20, 120
+_PLACES = 4  # of a wrong verdict's pages, that are told
 
 
 @ends_by_signal()
@@ -91,8 +93,20 @@ def _print(console: Console, runs: Sequence[Run], every_case: bool) -> None:
     for run in runs:
         if run.blind_rows:
             console.print(f"[bold red]the judge is blind in {', '.join(run.blind_rows)}[/]: nothing leaked there")
+        for verdict in run.wrong:
+            for moment, look in (("right after the release", verdict.alive), ("all processes gone", verdict.gone)):
+                if look.places:
+                    where = f"{run.carrier.name}: {verdict.result.case}, {moment}: {_places(look)}"
+                    console.print(where, markup=False, highlight=False, soft_wrap=True)
         if run.failed is not None:
             print_failure(console, run.carrier.name, run.failed, run.console)
+
+
+def _places(look: Look) -> str:
+    """The first of them, by physical address, and what is there now."""
+    told = [f"{place['frame'] * PAGE_SIZE:#x} ({place['kind']})" for place in look.places[:_PLACES]]
+    more = look.pages - len(told)
+    return ", ".join(told) + (f" and {more} more" if more else "")
 
 
 def print_failure(console: Console, name: str, why: str, said: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlockwipe.contract import all_cases
-from mlockwipe.contract.result import NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, Result
+from mlockwipe.contract.result import NEEDS_RAM_SCAN, UNPROVEN, Result
 from mlockwipe.contract.table import LIMIT, ROWS
 from mlockwipe.lab.verify import Look, Run, Verdict
 from mlockwipe.linux.mm import PAGE_SIZE
@@ -58,16 +58,8 @@ def write_pages(runs: Sequence[Run], machine: Mapping[str, object], place: Path)
     """index.html, and a page for each verdict that is not as it must be. Raises OSError."""
     (place / "index.html").write_text(_index(runs, machine), encoding="utf-8")
     for run in runs:
-        for verdict in _wrong(run):
+        for verdict in run.wrong:
             (place / _name(run, verdict)).write_text(_case_page(run, verdict), encoding="utf-8")
-
-
-def _wrong(run: Run) -> list[Verdict]:
-    return [verdict for verdict in run.verdicts if not _passes(run, verdict.result)]
-
-
-def _passes(run: Run, result: Result) -> bool:
-    return result.verdict in NO_VERDICT or result.passes(run.carrier.name)
 
 
 def _name(run: Run, verdict: Verdict) -> str:
@@ -82,8 +74,9 @@ def _index(runs: Sequence[Run], machine: Mapping[str, object]) -> str:
     facts = ", ".join(f"{key} {value}" for key, value in machine.items())
     parts = [f"<p>On {_text(facts)}.</p>", *map(_summary, runs), _key(runs), _matrix(runs)]
     for run in runs:
-        if run.failed is not None:
-            parts.append(f"<h2>{_of(run)}: {_text(run.failed)}</h2><pre>{_text(run.console[-4000:])}</pre>")
+        if run.console:
+            end = "the end of its console" if run.failed is None else run.failed
+            parts.append(f"<h2>{_of(run)}: {_text(end)}</h2><pre>{_text(run.console[-4000:])}</pre>")
     return _page("The contract, judged by searching all memory", "\n".join(parts))
 
 
@@ -96,7 +89,7 @@ def _summary(run: Run) -> str:
     failed = f"; {_text(run.failed)}" if run.failed is not None else ""
     links = "".join(
         f"<li><a href='{_name(run, verdict)}'>{_text(verdict.result.case)}</a>: {_text(_instead(verdict.result))}"
-        for verdict in _wrong(run)
+        for verdict in run.wrong
     )
     return f"<h2>{_of(run)}</h2><p>{', '.join([*told, end])}{blind}{failed}</p>" + (links and f"<ul>{links}</ul>")
 
@@ -149,7 +142,7 @@ def _cell(run: Run, verdict: Verdict | None) -> str:
     words = result.verdict if result.limit is None else f"{result.verdict}, a {LIMIT}"
     words += f" {result.dirty}/{result.pages}" if result.verdict == "leaked" else ""
     told = f"<b>{sign}</b><span class=word> {_text(words)}</span>"
-    if _passes(run, result):
+    if not run.is_wrong(verdict):
         title = result.limit or result.reason or words
         return f'<td class={colour} title="{_text(title)}">{told}</td>'
     return (

@@ -28,7 +28,9 @@ def _run(run: Run) -> dict[str, object]:
         ],
     }
     if run.failed is not None:
-        told |= {"failed": run.failed, "console": run.console}
+        told["failed"] = run.failed
+    if run.console:
+        told["console"] = run.console
     return told
 
 

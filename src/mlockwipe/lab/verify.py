@@ -11,7 +11,7 @@ from typing import Any
 from mlockwipe.contract import BARE, Case, Result, all_cases
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.pattern import FIRST
-from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, UNPROVEN, as_expected
+from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
@@ -53,7 +53,8 @@ class Verdict:
 
 @dataclass
 class Run:
-    """One carrier on one kernel. `failed`: why the guest did not get to the end, with `console`."""
+    """One carrier on one kernel. `failed`: why the guest did not get to the end. `console`: what its kernel said,
+    where that or a verdict is not as it must be."""
 
     kernel: Kernel
     carrier: LabCarrier
@@ -67,6 +68,15 @@ class Run:
     @property
     def results(self) -> list[Result]:
         return [verdict.result for verdict in self.verdicts]
+
+    def is_wrong(self, verdict: Verdict) -> bool:
+        """Whether it is not as the contract says."""
+        result = verdict.result
+        return result.verdict not in NO_VERDICT and not result.passes(self.carrier.name)
+
+    @property
+    def wrong(self) -> list[Verdict]:
+        return [verdict for verdict in self.verdicts if self.is_wrong(verdict)]
 
     @property
     def ok(self) -> bool:
@@ -161,6 +171,7 @@ def verify_one(
                         on_verdict(verdict)
                 wanted = [case for case in wanted if case.name in missed]
             run.verdicts = [found[case.name] for case in cases]
+            run.console = "" if run.ok else machine.console
     except GuestFailed as failed:
         run.failed, run.console = str(failed), failed.console
     run.seconds = time.monotonic() - began
