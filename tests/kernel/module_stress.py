@@ -22,33 +22,28 @@ from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import lab_carrier
-from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import CPUS, GuestFailed, Machine, boot
 from tests.c_programs import compiled
-from tests.kernel.stress import GRACE, GUEST_WITH_TESTS, SETTLE, WORKERS
+from tests.kernel import stress
+from tests.kernel.stress import GRACE, GUEST_WITH_TESTS, SETTLE, WORKERS, conclude, tell
 
 LIMIT = 3600.0  # seconds for loads and switches
 ROUND = 10.0  # seconds of a run of the program while the module comes and goes
 
 
 @dataclass
-class Stressed:
-    """`cycles`: what was done to the module under load. `counts`: of all kinds at once, and of the exact half.
-    `left`: pages found afterwards. `wrong`: why it is not as it must be."""
+class Stressed(stress.Stressed):
+    """`cycles`: what was done to the module under load, before. `counts`: without /proc/vmstat's."""
 
     cycles: dict[str, Any] = field(default_factory=dict)
-    counts: list[dict[str, Any]] = field(default_factory=list)
-    left: int = 0
-    wrong: list[str] = field(default_factory=list)
-    console: str = ""
 
 
 def call(machine: Machine, function: str, timeout: float = 120.0, **arguments: object) -> Any:
     return machine.call(f"tests.kernel.module_in_guest:{function}", timeout, **arguments)
 
 
-def stress(
+def stress_module(
     booted: Kernel,
     seconds: float,
     *,
@@ -92,10 +87,7 @@ def stress(
         except GuestFailed as failed:
             seen.wrong.append(str(failed))
             seen.console = failed.console
-    if seen.left > tolerated:
-        seen.wrong.append(f"{seen.left} pages were left behind")
-    if said := fault(seen.console):
-        seen.wrong.append(f"the kernel says: {said}")
+    conclude(seen, tolerated)
     return seen
 
 
@@ -116,7 +108,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N", help="(default: random)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen to FILE")
     options = parser.parse_args()
-    seen = stress(
+    seen = stress_module(
         kernel(options.kernel),
         options.minutes * 60,
         loads=options.loads,
@@ -133,15 +125,7 @@ def main() -> int:
         end=" ",
     )
     print(f"{sum(run['checked'] for run in runs)} pages checked, {sum(run['corrupt'] for run in runs)} corrupt")
-    for what, counts in zip(("all kinds", "exact"), seen.counts, strict=False):
-        print(
-            f"{what}, seed {options.seed}: {counts['checked']} pages checked, {counts['corrupt']} corrupt,", end=" "
-        )
-        print(f"{counts['children']} children, {counts['oom']} OOM kills, {counts['module']}, {counts['done']}")
-    print(f"left behind: {seen.left}; wrong: {seen.wrong or 'nothing'}")
-    if seen.wrong:
-        print(seen.console[-6000:], file=sys.stderr)
-    return 1 if seen.wrong else 0
+    return tell(seen, options.seed, lambda counts: counts["module"])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,16 @@ def stress(
         except GuestFailed as failed:
             seen.wrong.append(str(failed))
             seen.console = failed.console
-    if seen.left:
+    conclude(seen)
+    return seen
+
+
+def conclude(seen: Stressed, tolerated: int = 0) -> None:
+    """What is wrong by what was found at the end. `tolerated`: pages that may be left behind."""
+    if seen.left > tolerated:
         seen.wrong.append(f"{seen.left} pages were left behind")
     if said := fault(seen.console):
         seen.wrong.append(f"the kernel says: {said}")
-    return seen
 
 
 def main() -> int:
@@ -94,12 +99,18 @@ def main() -> int:
     seen = stress(kernel(options.kernel), options.minutes * 60, seed=options.seed)
     if options.json:
         options.json.write_text(json.dumps(asdict(seen), indent=2) + "\n")
+    return tell(
+        seen,
+        options.seed,
+        lambda counts: {name: n for name, n in counts["vmstat"].items() if name.startswith("init_mlocked")},
+    )
+
+
+def tell(seen: Stressed, seed: int, wiped: Callable[[dict[str, Any]], object]) -> int:
+    """Print what was seen; the exit status. `wiped`: what of the counts tells of it."""
     for what, counts in zip(("all kinds", "exact"), seen.counts, strict=False):
-        ours = {name: value for name, value in counts["vmstat"].items() if name.startswith("init_mlocked")}
-        print(
-            f"{what}, seed {options.seed}: {counts['checked']} pages checked, {counts['corrupt']} corrupt,", end=" "
-        )
-        print(f"{counts['children']} children, {counts['oom']} OOM kills, {ours}, {counts['done']}")
+        print(f"{what}, seed {seed}: {counts['checked']} pages checked, {counts['corrupt']} corrupt,", end=" ")
+        print(f"{counts['children']} children, {counts['oom']} OOM kills, {wiped(counts)}, {counts['done']}")
     print(f"left behind: {seen.left}; wrong: {seen.wrong or 'nothing'}")
     if seen.wrong:
         print(seen.console[-6000:], file=sys.stderr)

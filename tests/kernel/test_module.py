@@ -24,7 +24,7 @@ from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import Machine, boot
 from mlockwipe.lab.verify import verify
-from tests.kernel.module_stress import call, stress
+from tests.kernel.module_stress import call, stress_module
 from tests.kernel.stress import GUEST_WITH_TESTS
 from tests.lab.test_verify import KEPT, WIPED, chosen, verdicts
 
@@ -253,7 +253,7 @@ def test_a_selection_of_cases_is_wiped_and_kept_with_it_and_leaks_without(name: 
 
 @pytest.mark.parametrize("on", [pytest.param(on, marks=needs_a_guest) for on in (True, False)])
 def test_under_stress_nothing_is_corrupt_and_only_the_module_leaves_nothing(on: bool) -> None:
-    seen = stress(kernel("debian-6.12"), SECONDS, loads=0, switches=50 * on, on=on, tolerated=RACES)
+    seen = stress_module(kernel("debian-6.12"), SECONDS, loads=0, switches=50 * on, on=on, tolerated=RACES)
     wiped = [counts["module"]["wiped"] for counts in seen.counts]
     if on:
         assert seen.wrong == [], seen.console[-3000:]
@@ -269,6 +269,6 @@ def test_under_stress_nothing_is_corrupt_and_only_the_module_leaves_nothing(on: 
 def test_it_comes_and_goes_under_load(name: str) -> None:
     """On one processor: QEMU's emulation of two takes a breakpoint that is gone already when the kernel patches its
     text under load, with ftrace's own tracer on an untainted kernel too (6.12.117, QEMU 7.2)."""
-    seen = stress(kernel(name), 4, loads=3, switches=50, cpus=1, tolerated=RACES)
+    seen = stress_module(kernel(name), 4, loads=3, switches=50, cpus=1, tolerated=RACES)
     assert seen.wrong == [], seen.console[-3000:]
     assert seen.cycles["done"]["loads"] == 3

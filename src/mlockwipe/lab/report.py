@@ -5,33 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mlockwipe.contract.result import record
-from mlockwipe.lab.verify import Look, Run
+from mlockwipe.lab.run import runs_as_document
+from mlockwipe.lab.verify import Look, Run, Verdict
 from mlockwipe.linux.mm import PAGE_SIZE
 
 
 def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:
     """The runs, ready for json.dump."""
-    return {"schema": 1, "machine": dict(machine), "runs": [_run(run) for run in runs]}
+    return runs_as_document(runs, machine, _record)
 
 
-def _run(run: Run) -> dict[str, object]:
-    told: dict[str, object] = {
-        "kernel": run.kernel.release,
-        "carrier": run.carrier.name,
-        "acceleration": run.acceleration,
-        "guest": run.guest,
-        "seconds": round(run.seconds, 1),
-        "ok": run.ok,
-        "results": [
-            {**record(v.result), "alive": _look(v.alive), "gone": _look(v.gone), "seconds": v.seconds}
-            for v in run.verdicts
-        ],
-    }
-    if run.failed is not None:
-        told["failed"] = run.failed
-    if run.console:
-        told["console"] = run.console
-    return told
+def _record(verdict: Verdict) -> dict[str, object]:
+    looks = {"alive": _look(verdict.alive), "gone": _look(verdict.gone)}
+    return {**record(verdict.result), **looks, "seconds": verdict.seconds}
 
 
 def _look(look: Look) -> dict[str, object]:

@@ -17,6 +17,7 @@ from mlockwipe.lab.carriers import LabCarrier
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed, Machine, acceleration, assume_acceleration, boot
 from mlockwipe.lab.progress import Advance
+from mlockwipe.lab.run import GuestRun
 from mlockwipe.lab.side_by_side import side_by_side
 
 PENDING = 6  # cases at a time that are not judged yet
@@ -52,18 +53,10 @@ class Verdict:
 
 
 @dataclass
-class Run:
-    """One carrier on one kernel. `failed`: why the guest did not get to the end. `console`: what its kernel said,
-    where that or a verdict is not as it must be."""
+class Run(GuestRun[Verdict]):
+    """Cases under one carrier on one kernel."""
 
-    kernel: Kernel
-    carrier: LabCarrier
-    acceleration: str = ""
-    guest: dict[str, Any] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
-    seconds: float = 0.0
-    failed: str | None = None
-    console: str = ""
 
     @property
     def results(self) -> list[Result]:
@@ -80,7 +73,6 @@ class Run:
 
     @property
     def ok(self) -> bool:
-        """Whether the guest got to the end, the judge could see in every row, and all is as it must be."""
         return self.failed is None and not self.blind_rows and as_expected(self.carrier.name, self.results)
 
     @property

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from mlockwipe.contract import BARE
 from mlockwipe.contract.result import FAILED, UNPROVEN
@@ -20,6 +19,7 @@ from mlockwipe.lab.key_managers.hold import TRIES, Hit, Remain, Result
 from mlockwipe.lab.key_managers.material import missing
 from mlockwipe.lab.key_managers.verdict import SKIPPED, Verdict, as_expected, held_against, is_blind, verdict_of
 from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.run import GuestRun
 
 SILENCE = 900.0  # seconds without a word of the guest: it hangs
 AGAIN = 2  # times more, for a moment that was not found and a control that found nothing
@@ -34,21 +34,13 @@ class Failed(Exception):
 
 
 @dataclass
-class Run:
-    """One carrier on one kernel. `failed`: why the guest did not get to the end, with `console`."""
+class Run(GuestRun[Verdict]):
+    """Key managers under one carrier on one kernel."""
 
-    kernel: Kernel
-    carrier: LabCarrier
-    acceleration: str = ""
-    guest: dict[str, Any] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
-    seconds: float = 0.0
-    failed: str | None = None
-    console: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether the guest got to the end, the judge could see, and all is as it must be."""
         return self.failed is None and not self.blind and as_expected(self.carrier.name, self.verdicts)
 
     @property

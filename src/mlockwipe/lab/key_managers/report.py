@@ -8,26 +8,12 @@ from typing import Any
 from mlockwipe.lab.key_managers.hold import Hit, Remain
 from mlockwipe.lab.key_managers.judge import Run
 from mlockwipe.lab.key_managers.verdict import Count, Verdict
+from mlockwipe.lab.run import runs_as_document
 
 
 def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:
     """The runs, ready for json.dump."""
-    return {"schema": 1, "machine": dict(machine), "runs": [_run(run) for run in runs]}
-
-
-def _run(run: Run) -> dict[str, object]:
-    told: dict[str, object] = {
-        "kernel": run.kernel.release,
-        "carrier": run.carrier.name,
-        "acceleration": run.acceleration,
-        "guest": run.guest,
-        "seconds": round(run.seconds, 1),
-        "ok": run.ok,
-        "results": [_record(verdict) for verdict in run.verdicts],
-    }
-    if run.failed is not None:
-        told |= {"failed": run.failed, "console": run.console}
-    return told
+    return runs_as_document(runs, machine, _record)
 
 
 def _record(verdict: Verdict) -> dict[str, object]:
