@@ -15,8 +15,9 @@ class ReportFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).absolute()  # the working directory may be another by then
+        self.path = Path(path)
         with self._refusing():
+            self.path = self.path.absolute()  # the working directory may be another by then, or is gone already
             self.path.open("a", encoding="utf-8").close()
 
     def write(self, text: str) -> None:

@@ -88,7 +88,7 @@ class _Verb:
 
 class _Stdout:
     """What is printed within it arrives on stdout, or the reason why not is raised: Refused or
-    BrokenPipeError."""
+    BrokenPipeError. So is the reason why a file could not be used."""
 
     def __enter__(self) -> None:
         pass
@@ -99,6 +99,8 @@ class _Stdout:
                 sys.stdout.flush()
         except OSError as failed:
             error = failed
+        if isinstance(error, OSError) and error.filename is not None:
+            raise Refused(f"{error.filename}: {error.strerror}") from error
         if isinstance(error, OSError):
             # The interpreter flushes stdout once more at its end, which must not fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -356,7 +358,7 @@ def _carriers(arguments: argparse.Namespace) -> list[str]:
 
 def _without(error: ModuleNotFoundError) -> Refused:
     return Refused(
-        f"the lab needs the Python package of {error.name}: run `make lab-setup`, or pip install 'mlockwipe[lab]'"
+        f"the lab needs the Python package of {error.name}: run `make lab-setup`, or pip install virtme-ng qemu.qmp"
     )
 
 

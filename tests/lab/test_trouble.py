@@ -296,6 +296,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
 def test_a_kernel_that_just_stops_while_it_boots_is_booted_again(
     debian: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machine.acceleration(debian)  # which starts a machine, too, if nobody has asked before
     start = machine._start
     stopped: list[machine.Machine] = []
 

@@ -45,7 +45,7 @@ class Stacks:
 
     def _python_lines(self, process: int, thread: int) -> Stack:
         if self._py_spy is None:
-            self._say("py-spy", "the lines of Python programs need py-spy: pip install 'mlockwipe[audit]'")
+            self._say("py-spy", "the lines of Python programs need py-spy: pip install py-spy")
             return ()
         command = [self._py_spy, "dump", "--nonblocking", "--json", "--pid", str(process)]
         try:

@@ -10,6 +10,7 @@ talk through a virtio port, one JSON object a line.
 import json
 import math
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -77,7 +78,7 @@ def check_tools() -> None:
     if Path(sys.prefix).is_relative_to("/var/tmp"):
         raise Refused(f"a guest has a /var/tmp of its own and can't see {sys.prefix}: install mlockwipe elsewhere")
     if shutil.which("vng", path=_PATH) is None:
-        raise Refused("the lab needs virtme-ng: run `make lab-setup`, or pip install 'mlockwipe[lab]'")
+        raise Refused("the lab needs virtme-ng: run `make lab-setup`, or pip install virtme-ng")
 
 
 class Machine:
@@ -107,26 +108,35 @@ class Machine:
         """
         deadline = time.monotonic() + timeout
         while b"\n" not in self._unread:
-            self._port.settimeout(max(0.01, min(1.0, deadline - time.monotonic())))
+            self._await(self._port, deadline, silence)
             try:
                 more = self._port.recv(1 << 16)
-            except TimeoutError:
-                more = None
             except OSError:
                 more = b""
-            if more:
-                self._unread += more
-            elif more == b"" or self._process.poll() is not None:
-                with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(10)  # for the end of its console
-                raise self.failed("the guest is gone")
-            elif time.monotonic() >= deadline:
-                raise self.failed(f"the guest says nothing for {timeout:.0f} s")
-            elif time.time() - (self._place / "console").stat().st_mtime > silence:
-                raise self.failed(f"the guest hangs: its console is silent for {silence:.0f} s")
+            if not more:
+                raise self._gone()
+            self._unread += more
         line, _, self._unread = self._unread.partition(b"\n")
         message: Message = json.loads(line)
         return message
+
+    def _await(self, end: socket.socket, deadline: float, silence: float) -> None:
+        """Wait until there is something to read."""
+        began = time.monotonic()
+        readable = select.poll()
+        readable.register(end, select.POLLIN)
+        while not readable.poll(1000 * max(0.01, min(1.0, deadline - time.monotonic()))):
+            if self._process.poll() is not None:
+                raise self._gone()
+            if time.monotonic() >= deadline:
+                raise self.failed(f"the guest says nothing for {time.monotonic() - began:.0f} s")
+            if time.time() - (self._place / "console").stat().st_mtime > silence:
+                raise self.failed(f"the guest hangs: its console is silent for {silence:.0f} s")
+
+    def _gone(self) -> GuestFailed:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)  # for the end of its console
+        return self.failed("the guest is gone")
 
     def call(self, function: str, timeout: float = 120.0, **arguments: object) -> object:
         """What 'module:function' returns in the guest, while nothing else is asked of it. Raises GuestFailed."""
@@ -173,6 +183,7 @@ class Machine:
         self._reach(self._port, "port", deadline)
         monitor = socket.socket(socket.AF_UNIX)
         self._reach(monitor, "qmp", deadline)
+        self._await(monitor, deadline, BOOT_SILENCE)  # for a greeting, for which the library would wait without end
         self._qmp = QEMUMonitorProtocol(monitor)
         self._qmp.settimeout(60)
         self._qmp.connect()

@@ -204,8 +204,9 @@ def check_report(report: str | None) -> str | None:
     """The path of the report, absolute. Refused when it can't be written."""
     if report is None:
         return None
-    path = os.path.abspath(report)
+    path = report
     try:
+        path = os.path.abspath(report)  # fails where the working directory is gone
         with open(path, "a", encoding="utf-8"):
             pass
         if not os.access(os.path.dirname(path), os.W_OK):

@@ -103,13 +103,18 @@ def execute(command: list[str]) -> tuple[int, str]:
     for number in (signals.SIGPIPE, signals.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
         signals.restore_default(number)
     name = command[0]
+    if not name:  # which Python does not even try
+        return 127, "'': command not found"
     try:
         os.execvp(name, command)
     except OSError as error:
         if error.errno == errno.ENOEXEC:  # as execvp(3): a script without its #! line
             os.execv("/bin/sh", ["sh", _on_path(name), *command[1:]])
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
-            return 127, f"{name}: command not found"
+            there = os.path.exists(_on_path(name))
+            return 127, f"{name}: " + (
+                "the interpreter that it names was not found" if there else "command not found"
+            )
         return 126, f"{name}: {error.strerror}"
     raise AssertionError("exec returned")
 
