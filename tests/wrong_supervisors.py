@@ -15,6 +15,7 @@ from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
+from mlockwipe.supervisor.calls import Call
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.keeper import Files
 from mlockwipe.supervisor.ranges import Range
@@ -53,7 +54,9 @@ def wipes_shared_memory() -> None:
 def wipes_before_it_is_sure() -> None:
     """A call that will release memory is about to: it wipes, and when the call fails it is too late."""
 
-    def save(self: AddressSpace, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
+    def save(
+        self: AddressSpace, call: Call, runs: list[wipe.Run], save_area: SaveArea
+    ) -> list[tuple[int, memoryview]]:
         return []
 
     def restore(self: AddressSpace, pending: Pending) -> None:

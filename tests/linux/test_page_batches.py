@@ -12,6 +12,8 @@ from mlockwipe.linux.page_batches import drain_page_batches
 
 PAGES = 40  # more than a batch holds, on Linux 6.12 31: the rest waits
 SIZE = PAGES * mm.PAGE_SIZE
+PR_SET_THP_DISABLE = 41
+prctl = ctypes.CDLL(None).prctl
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root sees the numbers of page frames"),
@@ -25,8 +27,11 @@ def frames(address: int) -> list[int]:
     return [entry & (1 << 55) - 1 for entry in entries]
 
 
-def moved(drained: bool) -> int:
-    """How many pages are copied when the child writes what its parent, on another CPU, has copied before."""
+def moved(drained: bool, forbidden: bool = False) -> int:
+    """How many pages are copied when the child writes what its parent, on another CPU, has copied before.
+
+    `forbidden`: huge pages, to the child.
+    """
     everywhere = os.sched_getaffinity(0)
     one, other = sorted(everywhere)[:2]
     address = mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
@@ -40,6 +45,8 @@ def moved(drained: bool) -> int:
             try:
                 os.sched_setaffinity(0, [other])
                 os.read(begin[0], 1)
+                if forbidden:
+                    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
                 if drained:
                     drain_page_batches()
                 before = frames(address)
@@ -62,3 +69,4 @@ def moved(drained: bool) -> int:
 def test_a_drain_lets_the_last_user_write_in_place() -> None:
     assert any(moved(drained=False) for _ in range(20))  # or nothing waits in batches here, and this proves nothing
     assert [moved(drained=True) for _ in range(20)] == [0] * 20
+    assert [moved(drained=True, forbidden=True) for _ in range(20)] == [0] * 20

@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +133,29 @@ def test_the_fields_of_stat_survive_a_hostile_name() -> None:
 def test_an_unknown_field_is_a_key_error() -> None:
     with pytest.raises(KeyError):
         procfs.status_field(os.getpid(), "NoSuchField")
+
+
+@pytest.mark.parametrize("end", ["\f", "\v", "\x1c", "\x85", "\u2028", "\r"])
+def test_no_name_of_a_file_ends_a_line(end: str) -> None:
+    line = "7f0000000000-7f0000001000 r--p 00000000 08:01 42                         /tmp/a"
+    text = f"{line}{end}b\n{line}\n"
+    assert [vma.name for vma in procfs.parse_maps(text)] == [f"/tmp/a{end}b", "/tmp/a"]
+    flagged = list(procfs.vma_flags(f"{line}{end}b\nSize: 4 kB\nVmFlags: rd lo \n{line}\nVmFlags: rd \n"))
+    assert [(vma.name, sorted(flags)) for vma, flags in flagged] == [
+        (f"/tmp/a{end}b", ["lo", "rd"]),
+        ("/tmp/a", ["rd"]),
+    ]
+    assert list(procfs.parse_maps("")) == []
+
+
+def test_a_file_whose_path_is_too_long_is_a_mapping_like_any_other(tmp_path: Path, fds: tuple[int, int]) -> None:
+    place = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=place)
+        place = os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+    fd = os.open("file", os.O_RDWR | os.O_CREAT, dir_fd=place)
+    os.ftruncate(fd, PAGE_SIZE)
+    mapped = mmap.mmap(fd, PAGE_SIZE)
+    found = list(procfs.vmas(fds[0], 0, 1 << 47))
+    assert len([vma for vma in found if vma.start == address_of(mapped)]) == 1
+    assert len({vma.start for vma in found}) == len(found)

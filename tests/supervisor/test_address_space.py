@@ -11,7 +11,7 @@ import pytest
 
 from mlockwipe.linux import mm, process_vm
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, X86_64
-from mlockwipe.supervisor import wipe
+from mlockwipe.supervisor import address_space, wipe
 from mlockwipe.supervisor.address_space import AddressSpace
 from mlockwipe.supervisor.calls import Call
 from mlockwipe.supervisor.journal import SaveArea
@@ -49,7 +49,7 @@ def call(name: str, *arguments: int) -> Call:
 
 def is_clear(area: SaveArea) -> bool:
     room = area.take(SaveArea.SIZE)  # None when something is still taken
-    return room is not None and not any(room)
+    return room is not None and bytes(room).count(0) == len(room)
 
 
 # a wipe that fails
@@ -217,3 +217,68 @@ def test_a_program_that_made_us_ask_is_watched_from_then_on(space: AddressSpace,
     space.lock_unwatched(call("mlock", pages, PAGE_SIZE))
     release(space, pages, PAGE_SIZE)
     assert not space.lock_unwatched(call("mlock", pages, PAGE_SIZE))
+
+
+# what only a relative may hold
+
+
+def test_pages_of_a_forked_family_are_nobody_elses_when_they_are_wiped(
+    space: AddressSpace, pages: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them for the copy makes them active, and that leaves references in a batch of this CPU."""
+    order: list[str] = []
+    save, clear = space._save, wipe.clear
+
+    def traced_save(call: Call, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
+        order.append("save")
+        return save(call, runs, save_area)
+
+    def traced_clear(keeper: Keeper, runs: Sequence[wipe.Run], *, dying: bool) -> int:
+        order.append("clear")
+        return clear(keeper, runs, dying=dying)
+
+    monkeypatch.setattr(address_space, "drain_page_batches", lambda: order.append("drain"))
+    monkeypatch.setattr(space, "_save", traced_save)
+    monkeypatch.setattr(wipe, "clear", traced_clear)
+    area = SaveArea()
+    for forked in (False, True):
+        order.clear()
+        space.family.forked = forked
+        space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+        pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
+        space.end(pending, -errno.ENOMEM, area)
+        assert order == (["drain", "save", "drain", "clear"] if forked else ["save", "clear"])
+
+
+# under MCL_FUTURE
+
+
+def test_what_fails_to_be_unmapped_stays_unlocked(space: AddressSpace, pages: int) -> None:
+    area = SaveArea()
+    space.future = True
+    space.ranges.add(0, pages)
+    pending = space.begin(call("munmap", pages, PAGE_SIZE), os.getpid(), area)
+    assert list(space.ranges) == [(0, pages + PAGE_SIZE)]
+    space.end(pending, -errno.ENOMEM, area)
+    assert list(space.ranges) == [(0, pages)]
+    space.end(space.begin(call("munmap", pages, PAGE_SIZE), os.getpid(), area), 0, area)
+    assert list(space.ranges) == [(0, pages + PAGE_SIZE)]
+
+
+# advice that locked memory refuses
+
+
+@pytest.mark.parametrize("advice", [mm.MADV_DONTNEED, mm.MADV_FREE])
+def test_what_locked_memory_refuses_wipes_only_what_is_inherited(
+    space: AddressSpace, pages: int, advice: int
+) -> None:
+    mm.mlock(pages, PAGE_SIZE)
+    space.ranges.add(pages, pages + 2 * PAGE_SIZE)
+    assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, advice), os.getpid()) == []
+    space.inherited = True
+    assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, advice), os.getpid()) == [
+        (pages + PAGE_SIZE, pages + 2 * PAGE_SIZE)
+    ]
+    assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, mm.MADV_DONTNEED_LOCKED), os.getpid()) == [
+        (pages, pages + 2 * PAGE_SIZE)
+    ]

@@ -3,6 +3,7 @@
 
 import os
 
+from mlockwipe.linux import procfs
 from mlockwipe.linux.arch.x86_64 import TASK_SIZE
 from mlockwipe.supervisor.journal import Journal, SaveArea
 from mlockwipe.supervisor.ranges import RangeSet
@@ -92,3 +93,37 @@ def test_clearing_the_area_clears_what_another_process_saved() -> None:
     assert bytes(room) == b"s" * 4096
     area.clear()
     assert bytes(room) == bytes(4096)
+
+
+def resident() -> int:
+    """Bytes of shared memory that this process has."""
+    return int(procfs.status_field(os.getpid(), "RssShmem").split()[0]) << 10
+
+
+def test_what_was_much_is_not_kept() -> None:
+    area = SaveArea()
+    before = resident()
+    small, large = area.take(4096), area.take(64 << 20)
+    assert small is not None
+    assert large is not None
+    large[:] = b"s" * len(large)
+    assert resident() - before >= 64 << 20
+    area.give_back(large)
+    assert resident() - before <= 17 << 20
+    assert bytes(large).count(0) == len(large)
+    area.give_back(small)
+
+
+def test_clearing_the_area_clears_the_end_of_what_was_much() -> None:
+    area = SaveArea()
+    child = os.fork()
+    if child == 0:
+        room = area.take(64 << 20)
+        assert room is not None
+        room[-4096:] = b"s" * 4096
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    area.clear()
+    room = area.take(64 << 20)
+    assert room is not None
+    assert bytes(room).count(0) == len(room)

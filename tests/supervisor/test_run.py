@@ -61,6 +61,21 @@ def test_a_command_that_is_not_found_is_127() -> None:
     assert run_supervised(["/no/such/path"]).status == 127
 
 
+@pytest.mark.parametrize("verb", ["run", "audit"])
+def test_an_empty_command_is_127(verb: str) -> None:
+    outcome = run_bare([MLOCKWIPE, verb, "--", ""])
+    assert (outcome.status, outcome.err) == (127, "mlockwipe: '': command not found\n")
+
+
+def test_a_script_whose_interpreter_is_missing_is_told_so(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    outcome = run_supervised([str(script)])
+    assert outcome.status == 127
+    assert outcome.err == f"mlockwipe: {script}: the interpreter that it names was not found\n"
+
+
 def test_a_command_that_is_not_executable_is_126(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("not a program\n")
@@ -86,6 +101,42 @@ def test_a_report_that_cannot_be_written_is_said_before_the_start(tmp_path: Path
         assert outcome.err.startswith(f"mlockwipe: the report {report} can't be written: ")
         assert outcome.err.count("\n") == 1
     assert not ran.exists()
+
+
+@pytest.mark.parametrize("words", ["run --report r --", "audit --json r --", "verify --case W1-whole --json r"])
+def test_a_report_in_a_directory_that_is_gone_is_refused(words: str, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    command = f"mkdir {gone} && cd {gone} && rmdir {gone} && exec {MLOCKWIPE} {words}"
+    outcome = run_bare(["sh", "-c", command + (" true" if words.endswith("--") else "")])
+    assert outcome.status == 125
+    assert outcome.err.startswith("mlockwipe: the report r can't be written")
+    assert outcome.err.count("\n") == 1
+
+
+# -- too much for the supervisor
+
+
+def test_more_processes_than_there_are_descriptors_for_are_not_all_protected_and_go_on() -> None:
+    """Whatever the limit leaves after the last keeper: it is enough to look at the next process."""
+    children = """
+there, born = os.pipe()
+def child():
+    mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)
+    os.write(born, b"x")
+    signal.pause()
+pids = [os.fork() or child() for _ in range(16)]
+for pid in pids:
+    os.read(there, 1)
+for pid in pids:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+sys.exit(7)
+"""
+    for limit in range(56, 64):
+        run = f'ulimit -n {limit}; exec {MLOCKWIPE} run -- "$@"'
+        outcome = run_bare(["sh", "-c", run, "sh", *python(children, locks=True)])
+        assert outcome.status == 7
+        assert "Too many open files" in outcome.err
 
 
 # -- what it is given

@@ -27,6 +27,7 @@ _RECLAIMED = dict.fromkeys(
 _KERNELS_COPIES = {
     **_RECLAIMED,
     "W13-collapse": "the kernel gives the small pages back when it has copied them into a huge one",
+    "W13-copied-after-fork": "the kernel gives the huge page back when it has copied all of it to small ones",
 }
 
 

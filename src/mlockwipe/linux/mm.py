@@ -6,6 +6,7 @@ Addresses and lengths are in bytes. Every function raises OSError with what was 
 
 import ctypes
 import os
+from collections.abc import Sequence
 
 from mlockwipe.linux.libc import checked, fail, function
 
@@ -34,6 +35,7 @@ MREMAP_FIXED = 2
 MREMAP_DONTUNMAP = 4
 MADV_RANDOM = 1
 MADV_DONTNEED = 4
+MADV_FREE = 8
 MADV_DONTFORK = 10
 MADV_MERGEABLE = 12
 MADV_HUGEPAGE = 14
@@ -139,15 +141,15 @@ def madvise(address: int, length: int, advice: int) -> None:
     checked(_madvise(address, length, advice), f"madvise({address:#x}, {length}, {advice})")
 
 
-def process_madvise(pidfd: int, address: int, length: int, advice: int) -> int:
+def process_madvise(pidfd: int, ranges: Sequence[tuple[int, int]], advice: int) -> int:
     """madvise by way of a pidfd, which may be one's own: any advice from Linux 6.13 on, EINVAL before.
 
-    Returns how many bytes were advised.
+    `ranges`: each an address and a length. Returns how many bytes were advised, until the first range that fails.
     """
-    vector = (ctypes.c_size_t * 2)(address, length)  # struct iovec
+    vector = (ctypes.c_size_t * (2 * len(ranges)))(*[word for one in ranges for word in one])  # struct iovec
     return checked(
-        _syscall(_SYS_PROCESS_MADVISE, pidfd, ctypes.addressof(vector), 1, advice, 0, 0),
-        f"process_madvise({pidfd}, {address:#x}, {length}, {advice})",
+        _syscall(_SYS_PROCESS_MADVISE, pidfd, ctypes.addressof(vector), len(ranges), advice, 0, 0),
+        f"process_madvise({pidfd}, {len(ranges)} ranges, {advice})",
     )
 
 

@@ -4,6 +4,7 @@
 import ctypes
 import mmap
 
+from mlockwipe.linux import prctl
 from mlockwipe.linux.libc import function
 
 _MADV_COLLAPSE = 25  # Linux 6.1
@@ -19,6 +20,8 @@ def drain_page_batches() -> None:
 
     A page that a fork child shared is written in place by its last user only if nobody else holds a reference;
     batches do (9 of 40 pages, Linux 6.18), the write then goes to a copy, and the page is freed as it was.
-    MADV_COLLAPSE begins with lru_add_drain_all(), whatever becomes of the collapse (mm/khugepaged.c, Linux 6.1).
+    MADV_COLLAPSE begins with lru_add_drain_all(), whatever becomes of the collapse (mm/khugepaged.c, Linux 6.1),
+    unless huge pages are forbidden to this process, as it may have inherited it.
     """
+    prctl.allow_huge_pages()
     _madvise(_own_huge, _HUGE, _MADV_COLLAPSE)

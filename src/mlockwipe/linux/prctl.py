@@ -9,6 +9,7 @@ PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_THP_DISABLE = 41
 
 _ulong = ctypes.c_ulong
 _prctl = function("prctl", ctypes.c_int, ctypes.c_int, _ulong, _ulong, _ulong, _ulong)
@@ -27,6 +28,11 @@ def become_subreaper() -> None:
 
 def set_no_new_privileges() -> None:
     checked(_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def allow_huge_pages() -> None:
+    """Take back PR_SET_THP_DISABLE, which is inherited by fork and kept over exec."""
+    checked(_prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0), "prctl(PR_SET_THP_DISABLE)")
 
 
 def set_undumpable() -> None:

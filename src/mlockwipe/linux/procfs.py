@@ -54,12 +54,15 @@ def vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
     global _has_procmap_query
     if _has_procmap_query:
         try:
-            yield from _query_vmas(maps_fd, start, end)
+            for vma in _query_vmas(maps_fd, start, end):
+                yield vma
+                start = vma.end
             return
         except OSError as error:
-            if error.errno != errno.ENOTTY:
+            if error.errno == errno.ENOTTY:
+                _has_procmap_query = False
+            elif error.errno != errno.ENAMETOOLONG:  # a file of a path longer than PATH_MAX
                 raise
-            _has_procmap_query = False
     for vma in parse_maps(read_all(maps_fd).decode(errors="surrogateescape")):
         if vma.start < end and start < vma.end:
             yield vma
@@ -85,8 +88,13 @@ def _query_vmas(maps_fd: int, start: int, end: int) -> Iterator[Vma]:
 
 def parse_maps(text: str) -> Iterator[Vma]:
     """The mappings in the text of /proc/PID/maps."""
-    for line in text.splitlines():
+    for line in _lines(text):
         yield _parse_line(line)
+
+
+def _lines(text: str) -> list[str]:
+    """Of a name the kernel escapes no other end of a line than this one, and str.splitlines knows many more."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _parse_line(line: str) -> Vma:
@@ -107,7 +115,7 @@ def _parse_line(line: str) -> Vma:
 def vma_flags(text: str) -> Iterator[tuple[Vma, frozenset[str]]]:
     """Each mapping in the text of /proc/PID/smaps with its VmFlags (`lo` locked, `io` and `pf` device memory ...)."""
     vma: Vma | None = None
-    for line in text.splitlines():
+    for line in _lines(text):
         if line.startswith("VmFlags:"):
             if vma is not None:
                 yield vma, frozenset(line.split()[1:])

@@ -16,6 +16,7 @@ from mlockwipe.supervisor.calls import (
     MREMAP_DONTUNMAP,
     Call,
     page_up,
+    refuses_locked,
     released,
     span,
 )
@@ -25,6 +26,7 @@ from mlockwipe.supervisor.keeper import Files, Keeper
 from mlockwipe.supervisor.ranges import Range, RangeSet
 
 _LARGEST_STACK = 1 << 30
+_LARGE = 16 << 20
 _ONLY_RELEASING = frozenset(("munmap", "munlock", "munlockall", "madvise"))
 
 
@@ -42,16 +44,17 @@ class Family:
 
 
 class Pending:
-    """A call that is under way: what was taken out of the sensitive set, and the content wiped for it.
+    """A call that is under way: what was taken out of the sensitive set, what was put into it, and the content wiped.
 
     `failure`: why not all was wiped that should have been.
     """
 
-    __slots__ = ("call", "failure", "saved", "taken", "wiped_pages")
+    __slots__ = ("call", "failure", "put", "saved", "taken", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.taken: list[Range] = []
+        self.put: list[Range] = []
         self.saved: list[tuple[int, memoryview]] = []
         self.wiped_pages = 0
         self.failure: OSError | None = None
@@ -208,12 +211,17 @@ class AddressSpace:
 
     def concerns(self, call: Call, tid: int) -> list[Range]:
         """The sensitive ranges that a call would release."""
-        ranges = self.ranges
-        return [
-            part
-            for start, end in released(call, self.heap_end if call.name == "brk" else 0, self.memory_fd, tid)
-            for part in ranges.within(start, end)
-        ]
+        parts = [part for start, end in self._released(call, tid) for part in self.ranges.within(start, end)]
+        if parts and refuses_locked(call):
+            # Only what is inherited is sensitive and not locked.
+            found = RangeSet(parts if self.inherited and self.keeper else ())
+            for start, end in wipe.locked_ranges(self.files) if found else ():
+                found.remove(start, end)
+            return list(found)
+        return parts
+
+    def _released(self, call: Call, tid: int) -> list[Range]:
+        return released(call, self.heap_end if call.name == "brk" else 0, self.memory_fd, tid)
 
     def begin(self, call: Call, tid: int, save_area: SaveArea) -> Pending:
         """At the entry of a call: wipe what it releases, and save that for the case that it fails."""
@@ -228,14 +236,29 @@ class AddressSpace:
             try:
                 runs = list(wipe.sensitive_pages(self.files, parts))
                 if runs:
+                    forked = self.family.forked
                     self._part_from_relatives()
-                    pending.saved = self._save(runs, save_area)
+                    pending.saved = self._save(call, runs, save_area)
+                    if forked and pending.saved:
+                        drain_page_batches()  # reading may have made the pages active, in a batch of this CPU
                     if pending.saved or not self._will_fail(parts):
                         pending.wiped_pages = wipe.clear(self.keeper, runs, dying=False)
             except OSError as error:
                 pending.failure = error
         pending.taken = self._take(call, parts)
+        if self.future and call.name in ("munmap", "brk"):
+            pending.put = self._fill_holes(self._released(call, tid))
         return pending
+
+    def _fill_holes(self, spans: list[Range]) -> list[Range]:
+        """Under MCL_FUTURE: where something unlocked goes, whatever is mapped next will be locked."""
+        holes = RangeSet(spans)
+        for start, end in spans:
+            for part in self.ranges.within(start, end):
+                holes.remove(*part)
+        for start, end in holes:
+            self.ranges.add(start, end)
+        return list(holes)
 
     def _take(self, call: Call, parts: list[Range]) -> list[Range]:
         """Take out of the sensitive set what a successful call leaves unlocked or unmapped.
@@ -259,9 +282,13 @@ class AddressSpace:
             self.ranges.remove(start, end)
         return taken
 
-    def _save(self, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
-        """The content of `runs`, nothing when it is too much to be saved."""
+    def _save(self, call: Call, runs: list[wipe.Run], save_area: SaveArea) -> list[tuple[int, memoryview]]:
+        """The content of `runs`, nothing when it is too much to be saved, or not worth it: munmap hardly ever fails,
+        and why it would can be found out before.
+        """
         saved: list[tuple[int, memoryview]] = []
+        if call.name == "munmap" and sum(end - start for _, (start, end) in runs) > _LARGE:
+            return saved
         try:
             for _, (start, end) in runs:
                 room = save_area.take(end - start)
@@ -304,12 +331,16 @@ class AddressSpace:
         Whether anything may have become sensitive, which the journal must have; what ceased to be so it may keep.
         """
         call = pending.call
-        if -4096 < result < 0 or (call.name == "brk" and result != call.arguments[0]):
-            self._restore(pending)
-        else:
-            self._settle(pending, result)
-        _give_back(pending.saved, save_area)
-        return call.name not in _ONLY_RELEASING or result != 0
+        try:
+            if -4096 < result < 0 or (call.name == "brk" and result != call.arguments[0]):
+                self._restore(pending)
+            elif call.name == "process_madvise":
+                self._bring_back(pending)  # it may have done a part of it
+            else:
+                self._settle(pending, result)
+        finally:
+            _give_back(pending.saved, save_area)
+        return call.name not in _ONLY_RELEASING or result != 0 or bool(pending.put)
 
     def abandon(self, pending: Pending, save_area: SaveArea) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
@@ -318,12 +349,12 @@ class AddressSpace:
             self.ranges.add(start, end)
 
     def _restore(self, pending: Pending) -> None:
-        """Bring back what was saved, where the pages still are: a call may fail half-way through."""
-        for address, room in pending.saved:
-            for start, end in procfs.anonymous_pages(self.files.pagemap, address, address + len(room)):
-                self._write(start, room[start - address : end - address])
+        """A call has failed: all is as it was before, as far as it still is."""
         for start, end in pending.taken:
             self.ranges.add(start, end)
+        for start, end in pending.put:
+            self.ranges.remove(start, end)
+        self._bring_back(pending)
         match pending.call.name:
             case "munlock":  # it fails at a hole, and has unlocked what lies before
                 start, end = span(*pending.call.arguments[:2])
@@ -332,6 +363,12 @@ class AddressSpace:
                 self._ask_kernel(start, end)
             case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
                 self._ask_kernel(*span(*pending.call.arguments[:2]))
+
+    def _bring_back(self, pending: Pending) -> None:
+        """What was saved, where the pages still are: a call may fail half-way through."""
+        for address, room in pending.saved:
+            for start, end in procfs.anonymous_pages(self.files.pagemap, address, address + len(room)):
+                self._write(start, room[start - address : end - address])
 
     def _settle(self, pending: Pending, result: int) -> None:
         call = pending.call
@@ -387,8 +424,9 @@ class AddressSpace:
                 if self.ranges:
                     wipe.end_asynchronous_io(self.files, self.keeper.worker.call)
                     runs = list(wipe.sensitive_pages(self.files, self._final_ranges(unmap_trapped)))
+                    shared = self.family.members > 1
                     self._part_from_relatives()
-                    pages = wipe.clear(self.keeper, runs, dying=True)
+                    pages = wipe.clear(self.keeper, runs, dying=True, shared=shared)
             finally:
                 self.keeper.let_go()
                 self.leave(journal)  # after that: a keeper that nobody knows of would stay for ever

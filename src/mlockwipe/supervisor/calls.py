@@ -9,6 +9,7 @@ from mlockwipe.linux.arch.x86_64 import ABIS, I386, PAGE_SIZE, TASK_SIZE, call_n
 from mlockwipe.linux.libc import syscall
 from mlockwipe.supervisor.filters import MADV_DONTNEED, MADV_DONTNEED_LOCKED, MADV_FREE, MAP_FIXED
 from mlockwipe.supervisor.ranges import Range
+from mlockwipe.suppress import suppress
 
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 1, 2, 4
 MCL_CURRENT, MCL_FUTURE = 1, 2
@@ -40,10 +41,10 @@ def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: 
         mask = I386.address_mask
         arguments = tuple(value & mask for value in arguments)
         if name == "old_mmap":
-            block = os.pread(memory_fd, 24, arguments[0]) if memory_fd != -1 else b""
-            if len(block) == 24:
-                return Call("mmap", struct.unpack("=6I", block))
-            return Call("mmap", (0,) * 6)
+            block = b""
+            with suppress(OSError):  # the call will fail with EFAULT
+                block = os.pread(memory_fd, 24, arguments[0])
+            return Call("mmap", struct.unpack("=6I", block) if len(block) == 24 else (0,) * 6)
         if name == "ipc":
             if arguments[0] & 0xFFFF != _IPC_SHMAT:
                 raise KeyError(name)
@@ -92,6 +93,16 @@ def released(call: Call, program_break: int, memory_fd: int, tid: int) -> list[R
             if arguments[2] & _SHM_REMAP:
                 return _pages(arguments[1], _segment_size(arguments[0]))
     return []
+
+
+def refuses_locked(call: Call) -> bool:
+    """Whether a call would release memory, but fails where that is locked (madvise_dontneed_free in mm/madvise.c)."""
+    match call.name:
+        case "madvise":
+            return call.arguments[2] in (MADV_DONTNEED, MADV_FREE)
+        case "process_madvise":
+            return call.arguments[3] in (MADV_DONTNEED, MADV_FREE)
+    return False
 
 
 def _released_by_mremap(arguments: tuple[int, ...]) -> list[Range]:

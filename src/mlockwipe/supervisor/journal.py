@@ -8,8 +8,9 @@ guardian finds here what is still to be wiped, and clears what was saved.
 import ctypes
 import mmap
 import struct
+import sys
 
-from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.libc import function
 
 TYPE_CHECKING = False
@@ -25,8 +26,11 @@ _HEADER = struct.Struct("=QB")  # keeper, current bank
 _BANK_OFFSET = 8
 _END = struct.Struct("=ii")  # of the program: status and si_code, which is never 0; behind the slots
 
+_MADV_REMOVE = 9
 _MADV_DONTDUMP = 16
+_MAP_NORESERVE = 0x4000
 _mlock = function("mlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
+_munlock = function("munlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 
 
 class Journal:
@@ -93,18 +97,32 @@ class Journal:
 
 
 class SaveArea:
-    """Room for the content of pages that are wiped before a call of which nobody can say yet whether it succeeds."""
+    """Room for the content of pages that are wiped before a call of which nobody can say yet whether it succeeds.
 
-    SIZE = 16 << 20
+    It takes memory where it is used, and keeps no more than _KEPT of that.
+    """
+
+    SIZE = 256 << 20
+    _KEPT = 16 << 20
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self.SIZE, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+        self._memory = mmap.mmap(-1, PAGE_SIZE + self.SIZE, flags=flags)
         self._memory.madvise(_MADV_DONTDUMP)
-        self._view = memoryview(self._memory)
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        self._view = memoryview(self._memory)[PAGE_SIZE:]
+        self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + PAGE_SIZE
         self._top = 0
         self._locked = 0
         self._taken: dict[int, int] = {}  # offset: length
+
+    @property
+    def _used(self) -> int:
+        """So far it may have content; in the first page, for whoever clears it when the owner has died."""
+        return int.from_bytes(self._memory[:8], sys.byteorder)
+
+    @_used.setter
+    def _used(self, end: int) -> None:
+        self._memory[:8] = end.to_bytes(8, sys.byteorder)
 
     def take(self, length: int) -> memoryview | None:
         """Room for `length` bytes, or None when there is not so much left."""
@@ -112,6 +130,8 @@ class SaveArea:
             return None
         offset = self._top
         self._top += length
+        if self._top > self._used:
+            self._used = self._top
         if self._top > self._locked and _mlock(self._address + offset, length) == 0:
             self._locked = self._top  # beyond RLIMIT_MEMLOCK it stays unlocked: better saved than lost
         self._taken[offset] = length
@@ -120,10 +140,15 @@ class SaveArea:
     def give_back(self, room: memoryview) -> None:
         """Clear the room and take it back."""
         offset = ctypes.addressof(ctypes.c_char.from_buffer(room)) - self._address
-        room[:] = bytes(len(room))
+        ctypes.memset(self._address + offset, 0, len(room))
         del self._taken[offset]
         self._top = max((start + length for start, length in self._taken.items()), default=0)
+        if self._used > self._KEPT >= self._top:
+            _munlock(self._address + self._KEPT, self._used - self._KEPT)
+            self._memory.madvise(_MADV_REMOVE, PAGE_SIZE + self._KEPT, self._used - self._KEPT)
+            self._used = self._KEPT
+            self._locked = min(self._locked, self._KEPT)
 
     def clear(self) -> None:
         """Clear it all: its owner died."""
-        self._memory[:] = bytes(self.SIZE)
+        ctypes.memset(self._address, 0, self._used)

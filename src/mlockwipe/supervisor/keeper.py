@@ -39,6 +39,7 @@ _FLAG_TSYNC = 1
 _CLONE_FS, _CLONE_FILES, _CLONE_PARENT = 0x200, 0x400, 0x8000
 _SECCOMP_SET_MODE_FILTER = 1
 _CAP_SYS_ADMIN = 1 << 21
+_SPARE_DESCRIPTORS = 8
 _LARGEST_READ = 0x7FFFF000  # read(2) transfers no more in one call
 
 _getcpu = function("sched_getcpu", ctypes.c_int)
@@ -56,6 +57,7 @@ class Files:
             self.pagemap = procfs.open_file(pid, "pagemap")
             self.maps = procfs.open_file(pid, "maps")
             self.smaps = procfs.open_file(pid, "smaps")
+            _need_more_descriptors(self.memory)
         except OSError:
             self.close()
             raise
@@ -72,6 +74,17 @@ class Files:
             if fd != -1:
                 os.close(fd)
         self.memory = self.pagemap = self.maps = self.smaps = -1
+
+
+def _need_more_descriptors(fd: int) -> None:
+    """OSError when so few are left that the supervisor could not open what it reads for a moment."""
+    more: list[int] = []
+    try:
+        while len(more) < _SPARE_DESCRIPTORS:
+            more.append(os.dup(fd))
+    finally:
+        for one in more:
+            os.close(one)
 
 
 class Keeper:
@@ -245,15 +258,16 @@ def _on_this_cpu() -> Iterator[None]:
 
 
 def _bring_here(pid: int) -> None:
-    os.sched_setaffinity(pid, os.sched_getaffinity(0))
+    with contextlib.suppress(PermissionError):  # it has changed its user, and CAP_SYS_NICE is not ours
+        os.sched_setaffinity(pid, os.sched_getaffinity(0))
 
 
 def _clone_aside(program: Injection) -> int:
     """A task that shares the program's memory and is no child of it, in its first stop."""
     middle, middle_there = program.clone()
-    _bring_here(middle)
     pid = 0
     try:
+        _bring_here(middle)
         with Injection(middle, program.abi, program.instruction) as between:
             pid, _ = between.clone()  # inherits the CPU
         end_task(middle)

@@ -45,9 +45,10 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
         except OSError:
             pass  # killed meanwhile; or undumpable, and nothing was locked yet
         else:
-            with contextlib.suppress(OSError):  # not traced
+            # Whatever is wrong with one, the others are wiped, and none is left.
+            with contextlib.suppress(Exception):
                 wipe.end_asynchronous_io(opened, partial(_call, keeper))
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 runs = wipe.sensitive_pages(opened, ranges.get(keeper, _EVERYTHING))
                 pages += wipe.clear_by_writing(opened, [run for _, run in runs])
             opened.close()

@@ -254,6 +254,14 @@ class Supervisor:
             # killed in the stop: its end is reported like any other; or another task was, that this was about
             with contextlib.suppress(ProcessLookupError):
                 ptrace.cont(tid)
+        except OSError as error:
+            self._trouble(task.tgid, error)
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(tid)
+
+    def _trouble(self, tgid: int, error: OSError) -> None:
+        """Something of one process can't be done: no reason to end, and all others with it."""
+        self._not_protected(tgid, f"the kernel refuses what that needs: {error}")
 
     def _on_stop_of_other(self, tid: int, status: int, code: int) -> None:
         keeper = self._keepers.get(tid)
@@ -335,7 +343,7 @@ class Supervisor:
         space = task.space
         if number == _MUNMAP and audit_arch == X86_64.audit_arch:  # by far the most frequent, and mostly not ours
             start, length = arguments[:2]
-            if not space.ranges.overlaps(start, start + length + PAGE_SIZE):
+            if not space.future and not space.ranges.overlaps(start, start + length + PAGE_SIZE):
                 ptrace.cont(task.tid)
                 return
         try:
@@ -378,7 +386,7 @@ class Supervisor:
             return False
         growing = call.name == "brk" and call.arguments[0] > task.space.heap_end
         future = call.name in ("mmap", "munlockall") and task.space.future
-        if not (pending.taken or pending.saved or pending.wiped_pages or growing or future):
+        if not (pending.taken or pending.put or pending.saved or pending.wiped_pages or growing or future):
             return False
         task.pending = pending
         return True
@@ -435,6 +443,9 @@ class Supervisor:
             self._answer(notification)
         except _GONE:
             # killed meanwhile, or this is about a task of its process that was: if it still waits, it goes on
+            seccomp.let_go_on(self._listener, notification)
+        except OSError as error:
+            self._trouble(notification.tid, error)
             seccomp.let_go_on(self._listener, notification)
 
     def _answer(self, notification: seccomp.Notification) -> None:

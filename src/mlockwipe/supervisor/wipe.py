@@ -22,6 +22,8 @@ from mlockwipe.supervisor.ranges import Range
 # /proc/PID/mem, where every page is looked up and mapped for the copy.
 _THROUGH_KEEPER = 1 << 20
 _CHUNK = 1 << 20
+_PIECE = 4 << 20
+_MADV_DONTNEED_LOCKED = 24
 _zeros = memoryview(bytes(_CHUNK))
 
 _IO_PATIENCE = 5.0  # seconds; requests that can wait for ever, on sockets say, are cancelled by the exit itself
@@ -69,12 +71,24 @@ def locked_mappings(smaps_fd: int) -> list[Range]:
     return [(vma.start, vma.end) for vma, flags in procfs.vma_flags(text) if "lo" in flags]
 
 
-def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool) -> int:
+def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool, shared: bool = False) -> int:
     """Zero runs of sensitive pages and return the number of pages.
 
-    `dying`: no task of the program uses the memory any more, so its protection may be changed on the way.
+    `dying`: no task of the program uses the memory any more, so its protection may be changed on the way. `shared`:
+    relatives may have the same pages, and each that they have is copied before it is written to, so dying memory is
+    given back piece by piece, or there would be twice as much of it.
     OSError when a page that is still mapped can't be written.
     """
+    if dying and shared:
+        pages = 0
+        for vma, (start, end) in runs:
+            for at in range(start, end, _PIECE):
+                piece = at, min(at + _PIECE, end)
+                pages += clear(keeper, [(vma, piece)], dying=True)
+                if len(runs) > 1 or end - start > _PIECE:
+                    with contextlib.suppress(TaskGone):
+                        keeper.worker.call("madvise", at, piece[1] - at, _MADV_DONTNEED_LOCKED)
+        return pages
     large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
     done: set[Range] = set()
     with contextlib.suppress(TaskGone):

@@ -61,7 +61,7 @@ def process_madvise(program: Program) -> None:
     at = program.secret()
     program.show(at)
     pidfd = os.pidfd_open(os.getpid())
-    if refused(mm.process_madvise, pidfd, at, SIZE, mm.MADV_DONTNEED_LOCKED) is not None:
+    if refused(mm.process_madvise, pidfd, [(at, SIZE)], mm.MADV_DONTNEED_LOCKED) is not None:
         program.cannot("this kernel takes no such advice by a pidfd (Linux 6.13)")
     program.look()
     program.check("the range reads as zeros", is_zero(at, PAGES), True)

@@ -181,3 +181,14 @@ def sealed(program: Program) -> None:
             program.cannot("this kernel has no mseal (Linux 6.10)")
 
     program.dies(release)
+
+
+@case("W6", "odd-file-name", WIPED, "a file is mapped whose name has what other than newline ends a line")
+def odd_file_name(program: Program) -> None:
+    def release(_: int) -> None:
+        for end in ("\f", "\v", "\x1c", "\x85", "\u2028"):
+            fd = os.open(f"a{end}b", os.O_RDWR | os.O_CREAT, 0o600)
+            os.ftruncate(fd, mm.PAGE_SIZE)
+            mm.mmap(0, mm.PAGE_SIZE, mm.PROT_READ, mm.MAP_PRIVATE, fd)
+
+    program.dies(release)

@@ -6,7 +6,8 @@ import os
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.cases.failed_unmap import fails, seal
 from mlockwipe.contract.cases.unlocked import limit_locking
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
+from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.linux import mm
 
 HALF = PAGES // 2
@@ -65,6 +66,51 @@ def map_locked_sealed(program: Program) -> None:
     at = program.secret()
     seal(program, at, SIZE)
     fails(program, at, "EPERM", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+
+
+LARGE = 20 << 20
+
+
+def _large_secret(program: Program) -> int:
+    """More than any carrier saves as a matter of course; its first and its last pages are painted."""
+    at = mm.mmap(0, LARGE, READ_WRITE, PRIVATE)
+    if error := refused(mm.mlock, at, LARGE):
+        program.cannot(f"mlock of {LARGE >> 20} MiB is refused with {error}: see `ulimit -l`")
+    paint(at, PAGES)
+    paint(at + LARGE - SIZE, PAGES)
+    program.show(at)
+    return at
+
+
+def _is_whole(program: Program, at: int) -> None:
+    program.look()
+    program.intact("its beginning", at)
+    program.intact("its end", at + LARGE - SIZE)
+
+
+@case("L5", "map-refused-large", KEPT, "MAP_FIXED over 20 MiB with a descriptor that is none: EBADF")
+def map_refused_large(program: Program) -> None:
+    at = _large_secret(program)
+    error = refused(mm.mmap, at, LARGE, READ_WRITE, mm.MAP_PRIVATE | mm.MAP_FIXED, 999)
+    program.check("mmap", error, "EBADF")
+    _is_whole(program, at)
+
+
+@case("L5", "dontneed-large", KEPT, "MADV_DONTNEED and MADV_FREE of 20 MiB, which locked memory refuses: EINVAL")
+def dontneed_large(program: Program) -> None:
+    at = _large_secret(program)
+    for advice in (mm.MADV_DONTNEED, mm.MADV_FREE):
+        program.check("madvise", refused(mm.madvise, at, LARGE, advice), "EINVAL")
+    _is_whole(program, at)
+
+
+@case("L5", "move-onto-large-refused", KEPT, "mremap of nothing onto 20 MiB: EFAULT")
+def move_onto_large_refused(program: Program) -> None:
+    at = _large_secret(program)
+    hole = mm.mmap(0, LARGE, mm.PROT_NONE, PRIVATE)
+    mm.munmap(hole, LARGE)
+    program.check("mremap", refused(mm.mremap, hole, LARGE, LARGE, MOVE, at), "EFAULT")
+    _is_whole(program, at)
 
 
 # mremap

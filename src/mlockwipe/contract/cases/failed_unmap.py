@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """L5: a munmap, brk or madvise that fails takes nothing."""
 
+import os
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
@@ -116,3 +117,19 @@ def heap_below_start(program: Program) -> None:
     program.check("the heap's end", mm.brk(PAGE), at + SIZE)
     program.look()
     program.intact("the secret", at)
+
+
+@case("L5", "process-madvise-part", KEPT, "process_madvise of unlocked pages, and of locked ones, which it refuses")
+def process_madvise_part(program: Program) -> None:
+    at = program.plain()
+    locked = at + HALF * PAGE
+    mm.mlock(locked, HALF * PAGE)
+    program.show(locked, HALF)
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        done = mm.process_madvise(pidfd, [(at, HALF * PAGE), (locked, HALF * PAGE)], mm.MADV_DONTNEED)
+    except OSError:
+        program.cannot("this kernel takes no such advice by a pidfd (Linux 6.13)")
+    program.check("so much is done", done, HALF * PAGE)
+    program.look()
+    program.intact("the locked half", locked, HALF)

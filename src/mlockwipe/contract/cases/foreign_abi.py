@@ -160,6 +160,16 @@ def i386_unmap_unaligned(program: Program) -> None:
     program.intact("the secret", at)
 
 
+@case("L7", "i386-map-refused", KEPT, "an i386 mmap whose arguments are in memory that is not there: EFAULT")
+def i386_map_refused(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at)
+    program.check("mmap", refused(call, OLD_MMAP, 1), "EFAULT")
+    program.look()
+    program.intact("the secret", at)
+
+
 # x32
 
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MIT
 """W13: transparent huge pages."""
 
+import ctypes
+
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, Signal
 from mlockwipe.linux import mm
 
 HUGE = 2 << 20
@@ -127,6 +129,24 @@ def collapse(program: Program) -> None:
     program.look()
     program.intact("the content", at, HUGE // PAGE)
     mm.munmap(at, HUGE)
+    program.look()
+
+
+@case(
+    "W13",
+    "copied-after-fork",
+    WIPED,
+    "a fork has shared it, and all of it is written to anew: the pages that the kernel has copied to others",
+    needs_ram_scan="the kernel takes a page that the witness refers to for one that is in use",
+)
+def copied_after_fork(program: Program) -> None:
+    at = _huge_page(program)
+    written = Signal()
+    child = program.fork(written.wait)
+    ctypes.memset(at, 0, PAGE)  # its mapping becomes one of small pages
+    written.give()
+    program.reap(child)
+    ctypes.memset(at, 0, HUGE)
     program.look()
 
 

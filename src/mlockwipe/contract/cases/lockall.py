@@ -203,3 +203,47 @@ def stack_growth(program: Program) -> None:
         _show_stack(program, start)
 
     program.reap(program.fork(body))
+
+
+def _mapped_again(program: Program, unlocked: int) -> None:
+    """Under MCL_FUTURE memory that is not locked is unmapped, and what is mapped in its place is."""
+    mm.munmap(unlocked, SIZE)
+    at = mm.mmap(unlocked, SIZE, READ_WRITE, PRIVATE)
+    program.check("the address", at, unlocked)
+    paint(at, PAGES)
+    program.show(at)
+
+
+@case("W10", "future-where-unlocked-was", WIPED, "MCL_FUTURE: mapped where something from before was, then exit")
+def future_where_unlocked_was(program: Program) -> None:
+    def body() -> None:
+        at = program.plain()
+        lock_all(program, mm.MCL_FUTURE)
+        _mapped_again(program, at)
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "future-where-munlocked-was", WIPED, "MCL_FUTURE: mapped where something munlocked was, then exit")
+def future_where_munlocked_was(program: Program) -> None:
+    def body() -> None:
+        lock_all(program, mm.MCL_FUTURE)
+        at = program.plain()
+        mm.munlock(at, SIZE)
+        _mapped_again(program, at)
+
+    program.reap(program.fork(body))
+
+
+@case("W10", "future-heap-where-munlocked-was", WIPED, "MCL_FUTURE: the heap shrinks by what is munlocked, and grows")
+def future_heap_where_munlocked_was(program: Program) -> None:
+    def body() -> None:
+        lock_all(program, mm.MCL_FUTURE)
+        at = grown_heap()
+        mm.munlock(at, SIZE)
+        mm.brk(at)
+        program.check("the break", mm.brk(at + SIZE), at + SIZE)
+        paint(at, PAGES)
+        program.show(at)
+
+    program.reap(program.fork(body))
