@@ -274,8 +274,10 @@ static struct page *copied_page(struct vm_fault *vmf)
 		return NULL;
 	page = pfn_to_page(pfn);
 	folio = page_folio(page);
-	if (!mlocked_is_anon(folio) || PageAnonExclusive(page) ||
-	    folio_ref_count(folio) == 1)
+	if (!mlocked_is_anon(folio) || PageAnonExclusive(page))
+		return NULL;
+	/* It is used further, but for a page of a large folio (Linux 6.12). */
+	if (folio_ref_count(folio) == 1 && !folio_test_large(folio))
 		return NULL;
 	return page;
 }

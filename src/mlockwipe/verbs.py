@@ -656,9 +656,10 @@ VERBS = {
         call=_status,
     ),
     "lab": _Verb(
-        summary="virtual machines: the cases and real key managers, all memory searched; what the boot option costs",
+        summary="virtual machines: the cases and real key managers, all memory searched; what the kernel's ways cost",
         description="Boot kernels in QEMU, stop the machine and search all of its memory from outside for what "
-        "should be gone; or count the instructions of the boot option. `make lab-setup` installs what is needed.",
+        "should be gone; or count the instructions of the boot option and the module. `make lab-setup` installs what "
+        "is needed.",
         example="  mlockwipe lab verify --kernel debian-6.12 --carrier none --carrier supervisor --html matrix",
         arguments=lambda parser: _below(parser, "lab", LAB),
         call=lambda arguments: LAB[arguments.what].call(arguments),
@@ -703,12 +704,13 @@ LAB: dict[str, _Verb] = {
     ),
     "bench": _Verb(
         summary="count the instructions that the boot option or the module costs",
-        description="Boot the kernel with the boot option init_mlocked_on_free off and on, the same kernel without "
-        "the patches, and both with init_on_free; or Debian's kernel without the module, with it off and on, and "
-        "with init_on_free. Count the instructions that munmap, exit, fork and exec take there. They are counted by "
-        "QEMU, so it does not matter what else this machine does. What is not in the cache is built first. Where a "
-        "guest fails, the others of its carrier and series end with it, and the rest is counted and written. The "
-        "exit status is 0 when all was counted, else 1.",
+        description="Boot the kernel with the boot option init_mlocked_on_free off and on, and the same kernel "
+        "without the patches, with init_on_free and with init_on_alloc; or Debian's kernel without the module, with "
+        "it off and on, and with these. Count the instructions that munmap, exit, fork and exec take there, and real "
+        "programs: hackbench, gcc, gpg, memcached and a web service, of this machine. They are counted by QEMU, so "
+        "it does not matter what else this machine does. What is not in the cache is built first. Where a guest "
+        "fails, the others of its carrier and series end with it, and the rest is counted and written. The exit "
+        "status is 0 when all was counted, else 1.",
         example="  mlockwipe lab bench --carrier module --series 6.12 --json costs.json",
         arguments=_lab_bench_arguments,
         call=_lab_bench,

@@ -153,6 +153,13 @@ def test_a_guest_whose_program_fails_is_told_with_its_console(debian: Kernel) ->
     assert "no luck" in failed.value.console
 
 
+@in_guests
+def test_a_kernel_without_the_boot_option_is_not_judged_by_it(debian: Kernel) -> None:
+    run = verify_one(debian, lab_carrier("boot-option"), [case for case in all_cases() if case.name == "W1-whole"])
+    assert run.failed == "debian-6.1 has no boot option init_mlocked_on_free: name a kernel that has"
+    assert not run.verdicts
+
+
 def test_how_a_guest_failed_is_printed_as_it_is(debian_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     command._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out

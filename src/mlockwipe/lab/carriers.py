@@ -36,6 +36,7 @@ class LabCarrier:
     """`append`: words for the kernel's command line. `prefix`: what a command runs under in the guest.
     `module`: parameters of the module init_mlocked_on_free, which is loaded into the guest; None for a guest without
     it. `limits`: the cases that it is known not to fulfil, each with the reason.
+    `boot_option`: it needs a kernel with init_mlocked_on_free.
     `late`: it zeroes a page only when nobody else refers to it, which the LRU batch of another CPU puts off for a
     moment; so what is gone a moment after the release is no leak.
     """
@@ -46,6 +47,10 @@ class LabCarrier:
     module: tuple[str, ...] | None = None
     limits: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
+
+    @property
+    def boot_option(self) -> bool:
+        return any(word.startswith("init_mlocked_on_free=") for word in self.append)
 
 
 def _matching(*limits: tuple[str, str]) -> dict[str, str]:

@@ -148,6 +148,8 @@ def verify_one(
             run.acceleration, run.guest = machine.acceleration, machine.hello
             if carrier.module is not None:
                 load_module(machine, kernel, carrier.module)
+            if carrier.boot_option and not machine.call("mlockwipe.lab.guest:has_boot_option"):
+                raise machine.failed(f"{kernel.name} has no boot option init_mlocked_on_free: name a kernel that has")
             found: dict[str, Verdict] = {}
             wanted = list(cases)
             for last in (*(False,) * TRIES, True):
