@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from mlockwipe.linux import mm, procfs
-from mlockwipe.locked.pages import LockedPages
+from mlockwipe.locked.pages import LockedPages, LockLimitReached
 from tests.locked.conftest import Run
 
 PAGE = mm.PAGE_SIZE
@@ -169,3 +169,10 @@ def test_the_limit_of_locked_memory_is_an_error_that_says_so(run: Run, limit: in
         f"{limit // 4096} can't lock 4096 more bytes of memory: {limit} are locked and the limit (RLIMIT_MEMLOCK) is "
         f"{limit}; raise it with 'ulimit -l' (in KiB) or LimitMEMLOCK= of the service, or release other buffers\n"
     )
+
+
+@pytest.mark.parametrize("size", [1 << 60, 1 << 70])
+def test_more_than_there_can_be_is_no_question_of_the_limit(size: int) -> None:
+    with pytest.raises(OSError, match=r"ENOMEM|\[Errno 12\]") as raised:
+        LockedPages(size)
+    assert isinstance(raised.value, LockLimitReached) == (os.geteuid() != 0 and size < 1 << 64)

@@ -3,6 +3,7 @@
 
 import os
 import pty
+import select
 import signal
 import termios
 import threading
@@ -101,6 +102,7 @@ def test_what_is_typed_is_not_shown(keyboard: Keyboard) -> None:
 
 def test_what_was_typed_before_the_prompt_is_not_taken(keyboard: Keyboard) -> None:
     os.write(keyboard.fd, b"too early\n")
+    assert select.select([keyboard._terminal], [], [], 10)[0]  # the kernel hands it over when it gets to it
     typing = keyboard.type_at_prompt(b"in time\n")
     assert LockedBuffer.from_tty(PROMPT, path=keyboard.path) == b"in time"
     typing.join()

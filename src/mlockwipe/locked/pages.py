@@ -8,6 +8,7 @@ import os
 import resource
 
 from mlockwipe.linux import mm, procfs
+from mlockwipe.linux.capability import CAP_IPC_LOCK
 from mlockwipe.linux.mm import PAGE_SIZE
 
 _READ_WRITE = mm.PROT_READ | mm.PROT_WRITE
@@ -45,6 +46,8 @@ class LockedPages:
             self.secret = self._map_secret_memory()
             if not self.secret:
                 self._lock_private_memory()
+        except OverflowError as error:
+            raise OSError(errno.ENOMEM, f"mmap({length}): {os.strerror(errno.ENOMEM)}") from error
         except OSError as error:
             raise _explained(error, self.size) from error
 
@@ -93,10 +96,11 @@ def _explained(error: OSError, size: int) -> OSError:
     """The error for a user: LockLimitReached, where RLIMIT_MEMLOCK leaves no room for `size` bytes."""
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     try:
-        locked = int(procfs.status_field(os.getpid(), "VmLck").split()[0]) * 1024
+        status = procfs.Status(os.getpid())
     except OSError:  # no /proc
         return error
-    if limit == resource.RLIM_INFINITY or locked + size <= limit:
+    locked = int(status["VmLck"].split()[0]) * 1024
+    if int(status["CapEff"], 16) & (1 << CAP_IPC_LOCK) or limit == resource.RLIM_INFINITY or locked + size <= limit:
         return error
     return LockLimitReached(
         errno.ENOMEM,
