@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Draw docs/share.svg and docs/unmap-size.svg from what `mlockwipe lab bench --json FILE` counted: `python
-docs/plot_costs.py FILE`."""
+docs/plot_costs.py FILE ...`."""
 
 import json
 import sys
@@ -20,8 +20,9 @@ BY_SHARE = {0: "unmap-unlocked", **{share: f"unmap-share-{share}" for share in S
 Medians = Mapping[str, Mapping[str, float]]  # instructions, by configuration and work
 
 
-def main(path: Path) -> None:
-    runs = [run for run in json.loads(path.read_text())["runs"] if run["carrier"] == "boot-option"]
+def main(paths: Sequence[Path]) -> None:
+    told = [run for path in paths for run in json.loads(path.read_text())["runs"]]
+    runs = [run for run in told if run["carrier"] == "boot-option"]
     counted = {
         series: {
             run["configuration"]: {work["name"]: work["median"] for work in run["work"]}
@@ -65,4 +66,4 @@ def _axes(counted: Mapping[str, Medians], name: str, what: str) -> Iterator[tupl
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(name) for name in sys.argv[1:]])
