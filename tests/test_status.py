@@ -357,6 +357,19 @@ def test_processes_with_locked_memory_and_what_covers_them(tree: Tree) -> None:
     assert found[21].command == "gpg -d 'a b'"
 
 
+def test_a_daemon_whose_copies_count_as_not_locked_is_there_if_a_supervisor_has_it(tree: Tree) -> None:
+    tree.process(1, "systemd")
+    tree.process(10, "mlockwipe-super")
+    tree.process(11, "gpg-agent", tracer=10)
+    tree.process(12, "mlockwipe-keep", tracer=10)
+    tree.process(13, "bash", tracer=14)
+    tree.process(14, "strace")
+    machine = tree.machine()
+    assert [(one.pid, one.locked_kib, one.covered_by) for one in locked_processes(machine, None)] == [
+        (11, 0, "supervisor")
+    ]
+
+
 def test_the_kernel_covers_what_the_supervisor_does_not(tree: Tree) -> None:
     machine = tree.machine()
     tree.process(21, "gpg", locked=64)

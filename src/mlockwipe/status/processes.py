@@ -16,7 +16,7 @@ Cover = Literal["supervisor", "init_mlocked_on_free", "init_on_free"]
 
 @dataclass(frozen=True)
 class LockedProcess:
-    """A process with locked memory."""
+    """A process with locked memory, or copies of it."""
 
     pid: int
     user: str
@@ -26,8 +26,8 @@ class LockedProcess:
 
 
 def locked_processes(machine: Machine, kernel: Cover | None) -> list[LockedProcess]:
-    """Every process that this user may see and whose VmLck is not 0. `kernel` is what covers the whole
-    system.
+    """Every process that this user may see and whose VmLck is not 0, or that a supervisor traces: a daemon may have
+    locked and then forked, and has copies that count as not locked. `kernel` is what covers the whole system.
 
     Raises OSError when /proc itself can't be listed. A process that ends meanwhile, or that the kernel
     hides, is passed over.
@@ -37,15 +37,15 @@ def locked_processes(machine: Machine, kernel: Cover | None) -> list[LockedProce
         try:
             fields = parse_fields(machine.read(f"proc/{pid}/status"))
             locked = _number(fields.get("VmLck", ""))  # kernel threads have no such line
-            if not locked or fields.get("Name", "").startswith(KEEPER):
-                continue
             traced = _is_supervisor(machine, _number(fields.get("TracerPid", "")))
+            if not (locked or traced) or fields.get("Name", "").startswith(KEEPER):
+                continue
             found.append(
                 LockedProcess(
                     pid=pid,
                     user=_user(_number(fields.get("Uid", ""))),
                     command=_command(machine, pid, fields.get("Name", "")),
-                    locked_kib=locked,
+                    locked_kib=locked or 0,
                     covered_by="supervisor" if traced else kernel,
                 )
             )
