@@ -190,6 +190,31 @@ def test_the_page_has_the_whole_stacks(careless: str, tmp_path: Path) -> None:
     assert re.search(r"<title>mlockwipe audit: .*/careless.* unlocked</title>", text)
 
 
+AGAIN = """\
+import ctypes
+from mlockwipe.linux import mm
+def plain(): return mm.mmap(0, 65536, 3, 0x22)
+{}
+mm.munmap(at, 65536)
+assert mm.mmap(at, 65536, 3, 0x22) == at
+ctypes.memset(at, 65, 65536)
+mm.munmap(at, 65536)
+"""
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "at = plain(); mm.mlockall(mm.MCL_FUTURE)",
+        "mm.mlockall(mm.MCL_FUTURE); at = plain(); mm.munlock(at, 65536)",
+        "mm.mlockall(mm.MCL_FUTURE); at = plain()",
+    ],
+)
+def test_what_takes_the_place_of_something_unlocked_counts_under_mcl_future(before: str, tmp_path: Path) -> None:
+    found = audit([sys.executable, "-c", AGAIN.format(before)], tmp_path)
+    assert [one["bytes"] for one in found.findings if one["kind"] == "released-uncleared"] == [65536]
+
+
 PYTHON = (
     LOCK
     + """\

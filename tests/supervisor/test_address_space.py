@@ -18,6 +18,7 @@ from mlockwipe.supervisor.journal import SaveArea
 from mlockwipe.supervisor.keeper import Files, Keeper
 
 SECRET = b"s" * PAGE_SIZE
+PIDFD_SELF = -10000 & 0xFFFFFFFF  # PIDFD_SELF_THREAD
 
 
 @pytest.fixture
@@ -282,3 +283,22 @@ def test_what_locked_memory_refuses_wipes_only_what_is_inherited(
     assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, mm.MADV_DONTNEED_LOCKED), os.getpid()) == [
         (pages, pages + 2 * PAGE_SIZE)
     ]
+
+
+# process_madvise, which may do a part of its work
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 4])
+def test_what_was_done_of_it_is_not_undone(space: AddressSpace, pages: int, done: int) -> None:
+    """Another thread has used the place again since."""
+    vector = (ctypes.c_size_t * 4)(pages, PAGE_SIZE, pages + PAGE_SIZE, 3 * PAGE_SIZE)
+    area = SaveArea()
+    space.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    advice = call("process_madvise", PIDFD_SELF, ctypes.addressof(vector), 2, mm.MADV_DONTNEED_LOCKED)
+    pending = space.begin(advice, os.getpid(), area)
+    assert content(pages) == bytes(4 * PAGE_SIZE)
+    new = b"n" * (done * PAGE_SIZE)
+    ctypes.memmove(pages, new, len(new))
+    space.end(pending, done * PAGE_SIZE, area)
+    assert content(pages) == new + (4 - done) * SECRET
+    assert is_clear(area)

@@ -116,6 +116,14 @@ def test_a_report_in_a_directory_that_is_gone_is_refused(words: str, tmp_path: P
 # -- too much for the supervisor
 
 
+@both
+@pytest.mark.parametrize("kibibytes", [100_000, 200_000])
+def test_little_address_space_is_no_reason_not_to_start(kibibytes: int, locks: bool) -> None:
+    run = f'ulimit -v {kibibytes}; exec {MLOCKWIPE} run -- "$@"'
+    outcome = run_bare(["sh", "-c", run, "sh", *python("sys.exit(7)", locks=locks)])
+    assert (outcome.status, outcome.err) == (7, "")
+
+
 def test_more_processes_than_there_are_descriptors_for_are_not_all_protected_and_go_on() -> None:
     """Whatever the limit leaves after the last keeper: it is enough to look at the next process."""
     children = """

@@ -108,6 +108,9 @@ class Auditor:
         elif not failed and task.space in self._ledgers:
             if call.name == "mmap" and task.space.future:
                 self._locked_as_all(task, span(result, call.arguments[1]))
+            elif call.name in ("munmap", "brk") and task.space.future:
+                for place in under_way.concerned:  # where nobody tells of what is mapped next
+                    self._locked_as_all(task, place)
             self._settle(task, under_way, result)
 
     @_never_in_the_way

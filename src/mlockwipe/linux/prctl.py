@@ -31,8 +31,8 @@ def set_no_new_privileges() -> None:
 
 
 def allow_huge_pages() -> None:
-    """Take back PR_SET_THP_DISABLE, which is inherited by fork and kept over exec."""
-    checked(_prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0), "prctl(PR_SET_THP_DISABLE)")
+    """Take back PR_SET_THP_DISABLE, which is inherited by fork and kept over exec, if that is allowed here."""
+    _prctl(_PR_SET_THP_DISABLE, 0, 0, 0, 0)
 
 
 def set_undumpable() -> None:

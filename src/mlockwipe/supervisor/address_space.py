@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from mlockwipe.linux import process_vm, procfs
-from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.supervisor import wipe
 from mlockwipe.supervisor.calls import (
@@ -19,6 +19,7 @@ from mlockwipe.supervisor.calls import (
     refuses_locked,
     released,
     span,
+    vector,
 )
 from mlockwipe.supervisor.filters import MAP_LOCKED
 from mlockwipe.supervisor.journal import Journal, SaveArea
@@ -46,15 +47,17 @@ class Family:
 class Pending:
     """A call that is under way: what was taken out of the sensitive set, what was put into it, and the content wiped.
 
-    `failure`: why not all was wiped that should have been.
+    `failure`: why not all was wiped that should have been. `places`: address and length of each range that
+    process_madvise names, as it may do a part of them.
     """
 
-    __slots__ = ("call", "failure", "put", "saved", "taken", "wiped_pages")
+    __slots__ = ("call", "failure", "places", "put", "saved", "taken", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.taken: list[Range] = []
         self.put: list[Range] = []
+        self.places: list[tuple[int, int]] = []
         self.saved: list[tuple[int, memoryview]] = []
         self.wiped_pages = 0
         self.failure: OSError | None = None
@@ -226,6 +229,8 @@ class AddressSpace:
     def begin(self, call: Call, tid: int, save_area: SaveArea) -> Pending:
         """At the entry of a call: wipe what it releases, and save that for the case that it fails."""
         pending = Pending(call)
+        if call.name == "process_madvise":
+            pending.places = vector(self.memory_fd, call.arguments[1], call.arguments[2])
         parts = self.concerns(call, tid)
         if self.unwatched and (
             call.name in ("mlockall", "mremap") or any(self.unwatched.overlaps(*part) for part in parts)
@@ -335,7 +340,8 @@ class AddressSpace:
             if -4096 < result < 0 or (call.name == "brk" and result != call.arguments[0]):
                 self._restore(pending)
             elif call.name == "process_madvise":
-                self._bring_back(pending)  # it may have done a part of it
+                for start, end in _left_out(pending.places, result):
+                    self._bring_back(pending, start, end)
             else:
                 self._settle(pending, result)
         finally:
@@ -358,16 +364,19 @@ class AddressSpace:
         match pending.call.name:
             case "munlock":  # it fails at a hole, and has unlocked what lies before
                 start, end = span(*pending.call.arguments[:2])
-                self.ranges.remove(start, end)
+                # A hole stays what it was: under MCL_FUTURE what is mapped there will be locked.
+                for vma in procfs.vmas(self.files.maps, start, end) if self.keeper else ():
+                    self.ranges.remove(max(start, vma.start), min(end, vma.end))
                 self.unwatched.remove(start, end)
                 self._ask_kernel(start, end)
             case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
                 self._ask_kernel(*span(*pending.call.arguments[:2]))
 
-    def _bring_back(self, pending: Pending) -> None:
-        """What was saved, where the pages still are: a call may fail half-way through."""
+    def _bring_back(self, pending: Pending, low: int = 0, high: int = TASK_SIZE) -> None:
+        """What was saved in [low, high), where the pages still are: a call may fail half-way through."""
         for address, room in pending.saved:
-            for start, end in procfs.anonymous_pages(self.files.pagemap, address, address + len(room)):
+            first, last = max(address, low), min(address + len(room), high)
+            for start, end in procfs.anonymous_pages(self.files.pagemap, first, last) if first < last else ():
                 self._write(start, room[start - address : end - address])
 
     def _settle(self, pending: Pending, result: int) -> None:
@@ -449,6 +458,17 @@ class AddressSpace:
         # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
         locked = wipe.locked_ranges(self.keeper.files)
         return [part for start, end in locked for part in self.ranges.within(start, end)]
+
+
+def _left_out(places: list[tuple[int, int]], done: int) -> list[Range]:
+    """The pages of `places` that lie behind the first `done` bytes of them."""
+    left = []
+    for address, length in places:
+        now = min(done, length)
+        done -= now
+        if now < length:
+            left.append(((address + now) & -PAGE_SIZE, page_up(address + length)))
+    return left
 
 
 def _give_back(saved: list[tuple[int, memoryview]], save_area: SaveArea) -> None:

@@ -88,7 +88,8 @@ def released(call: Call, program_break: int, memory_fd: int, tid: int) -> list[R
                 return _pages(arguments[0], arguments[1])
         case "process_madvise":
             if arguments[3] in _RELEASING_ADVICE and _names(arguments[0], tid):
-                return _vector(memory_fd, arguments[1], arguments[2])
+                named = vector(memory_fd, arguments[1], arguments[2])
+                return [pages for base, length in named for pages in _pages(base, length)]
         case "shmat":
             if arguments[2] & _SHM_REMAP:
                 return _pages(arguments[1], _segment_size(arguments[0]))
@@ -130,7 +131,8 @@ def _names(pidfd: int, tid: int) -> bool:
         return False
 
 
-def _vector(memory_fd: int, address: int, count: int) -> list[Range]:
+def vector(memory_fd: int, address: int, count: int) -> list[tuple[int, int]]:
+    """Base and length of each of so many struct iovec at an address; none where that can't be read."""
     if memory_fd == -1 or not 0 <= address < TASK_SIZE:
         return []
     try:
@@ -138,7 +140,7 @@ def _vector(memory_fd: int, address: int, count: int) -> list[Range]:
     except OSError:  # the call will fail with EFAULT
         return []
     whole = block[: len(block) // 16 * 16]
-    return [pages for base, length in struct.iter_unpack("=QQ", whole) for pages in _pages(base, length)]
+    return list(struct.iter_unpack("=QQ", whole))
 
 
 def _segment_size(shmid: int) -> int:

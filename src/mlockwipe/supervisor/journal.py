@@ -28,7 +28,7 @@ _END = struct.Struct("=ii")  # of the program: status and si_code, which is neve
 
 _MADV_REMOVE = 9
 _MADV_DONTDUMP = 16
-_MAP_NORESERVE = 0x4000
+_SHARED = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
 _mlock = function("mlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 _munlock = function("munlock", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -99,15 +99,24 @@ class Journal:
 class SaveArea:
     """Room for the content of pages that are wiped before a call of which nobody can say yet whether it succeeds.
 
-    It takes memory where it is used, and keeps no more than _KEPT of that.
+    It takes memory where it is used, and keeps no more than _KEPT of that. `size`: how much there is, less than SIZE
+    where so much address space can't be had (RLIMIT_AS, vm.overcommit_memory=2).
     """
 
     SIZE = 256 << 20
     _KEPT = 16 << 20
+    _LEAST = 1 << 20
 
     def __init__(self) -> None:
-        flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-        self._memory = mmap.mmap(-1, PAGE_SIZE + self.SIZE, flags=flags)
+        self.size = self.SIZE
+        while True:
+            try:
+                self._memory = mmap.mmap(-1, PAGE_SIZE + self.size, flags=_SHARED)
+                break
+            except OSError:
+                if self.size == self._LEAST:
+                    raise
+                self.size //= 16
         self._memory.madvise(_MADV_DONTDUMP)
         self._view = memoryview(self._memory)[PAGE_SIZE:]
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self._memory)) + PAGE_SIZE
@@ -126,7 +135,7 @@ class SaveArea:
 
     def take(self, length: int) -> memoryview | None:
         """Room for `length` bytes, or None when there is not so much left."""
-        if self._top + length > self.SIZE:
+        if self._top + length > self.size:
             return None
         offset = self._top
         self._top += length

@@ -446,7 +446,8 @@ class Supervisor:
             seccomp.let_go_on(self._listener, notification)
         except OSError as error:
             self._trouble(notification.tid, error)
-            seccomp.let_go_on(self._listener, notification)
+            call = decode(notification.audit_arch, notification.number, notification.arguments, -1)
+            self._let_go_on_unprotected(notification, call)
 
     def _answer(self, notification: seccomp.Notification) -> None:
         tid = notification.tid
@@ -466,14 +467,17 @@ class Supervisor:
             if not seccomp.is_pending(self._listener, notification):
                 return  # it was killed, and the tid may be another's by now
         if task is None or task.space.unprotected:
-            if self._strict and call.name in _LOCKS:
-                seccomp.refuse(self._listener, notification, errno.EPERM)
-            else:
-                seccomp.let_go_on(self._listener, notification)
+            self._let_go_on_unprotected(notification, call)
         elif task.space.keeper is None or not task.filtered:
             self._prepare(notification, task)  # the call is restarted, and notified again
         else:
             self._let_lock(notification, task, call)
+
+    def _let_go_on_unprotected(self, notification: seccomp.Notification, call: Call) -> None:
+        if self._strict and call.name in _LOCKS:
+            seccomp.refuse(self._listener, notification, errno.EPERM)
+        else:
+            seccomp.let_go_on(self._listener, notification)
 
     def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
         if self._auditor is None and call.name in ("mlock", "mlock2") and task.space.lock_unwatched(call):
@@ -597,8 +601,14 @@ class Supervisor:
             self._newborn.discard(child)
         else:
             await_stop(child)
-        tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == parent.tgid or share_memory(child, parent, event):
+        try:
+            tgid = int(procfs.status_field(child, "Tgid"))
+            shares = tgid == parent.tgid or share_memory(child, parent, event)
+        except OSError as error:
+            if not isinstance(error, _GONE):
+                os.kill(child, signal.SIGKILL)  # nothing is known of it, and without us it can't go on
+            raise
+        if shares:
             space = parent.space
         else:
             parent.space.ask_for_unwatched()

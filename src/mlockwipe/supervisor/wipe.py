@@ -79,16 +79,8 @@ def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool, shared: bool = Fa
     given back piece by piece, or there would be twice as much of it.
     OSError when a page that is still mapped can't be written.
     """
-    if dying and shared:
-        pages = 0
-        for vma, (start, end) in runs:
-            for at in range(start, end, _PIECE):
-                piece = at, min(at + _PIECE, end)
-                pages += clear(keeper, [(vma, piece)], dying=True)
-                if len(runs) > 1 or end - start > _PIECE:
-                    with contextlib.suppress(TaskGone):
-                        keeper.worker.call("madvise", at, piece[1] - at, _MADV_DONTNEED_LOCKED)
-        return pages
+    if dying and shared and sum(end - start for _, (start, end) in runs) > _PIECE:
+        return _clear_piece_by_piece(keeper, runs)
     large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
     done: set[Range] = set()
     with contextlib.suppress(TaskGone):
@@ -98,6 +90,21 @@ def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool, shared: bool = Fa
     return sum((end - start) // PAGE_SIZE for start, end in done) + clear_by_writing(
         keeper.files, [run for _, run in runs if run not in done]
     )
+
+
+def _clear_piece_by_piece(keeper: Keeper, runs: Sequence[Run]) -> int:
+    text = procfs.read_all(keeper.files.smaps).decode(errors="surrogateescape")
+    # Whoever has a userfaultfd may be told of what is given back, and the call waits until he has heard.
+    told = {vma.start for vma, flags in procfs.vma_flags(text) if flags & {"um", "uw", "ui"}}
+    pages = 0
+    for vma, (start, end) in runs:
+        for at in range(start, end, _PIECE):
+            piece = at, min(at + _PIECE, end)
+            pages += clear(keeper, [(vma, piece)], dying=True)
+            if vma.start not in told:
+                with contextlib.suppress(TaskGone):
+                    keeper.worker.call("madvise", at, piece[1] - at, _MADV_DONTNEED_LOCKED)
+    return pages
 
 
 def clear_by_writing(files: Files, runs: Sequence[Range]) -> int:

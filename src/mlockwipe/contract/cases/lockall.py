@@ -247,3 +247,23 @@ def future_heap_where_munlocked_was(program: Program) -> None:
         program.show(at)
 
     program.reap(program.fork(body))
+
+
+@case(
+    "W10",
+    "future-where-a-hole-was",
+    WIPED,
+    "MCL_FUTURE: munlock fails at a hole, something is mapped there, then exit",
+)
+def future_where_a_hole_was(program: Program) -> None:
+    def body() -> None:
+        lock_all(program, mm.MCL_FUTURE)
+        start = mm.mmap(0, 2 * SIZE, READ_WRITE, PRIVATE)
+        mm.munmap(start + SIZE, SIZE)
+        program.check("munlock", refused(mm.munlock, start, 2 * SIZE), "ENOMEM")
+        at = mm.mmap(start + SIZE, SIZE, READ_WRITE, PRIVATE)
+        program.check("the address", at, start + SIZE)
+        paint(at, PAGES)
+        program.show(at)
+
+    program.reap(program.fork(body))
