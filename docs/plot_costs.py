@@ -44,7 +44,7 @@ def main(paths: Sequence[Path]) -> None:
                 ratios = _ratios(medians, configuration, [f"unmap-{kib}k-{how}" for kib in SIZES])
                 axis.plot(list(SIZES), ratios, style, marker="o", color=colour, label=f"{label}, {told}")
         axis.set_xscale("log", base=2)
-        axis.set_xticks(list(SIZES), [size_name(kib) for kib in SIZES])
+        axis.set_xticks(list(SIZES), [size_name(kib) for kib in SIZES], rotation=30)
         axis.set_xlabel("size of the memory")
 
 
@@ -54,15 +54,15 @@ def _ratios(medians: Medians, configuration: str, works: Sequence[str]) -> list[
 
 def _axes(counted: Mapping[str, Medians], name: str, what: str) -> Iterator[tuple[Axes, Medians]]:
     """Axes for each series of Linux, and what was counted there; written to a file when all are drawn."""
-    figure, axes = plt.subplots(1, len(counted), figsize=(5.2 * len(counted), 3.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(counted), figsize=(5.2 * len(counted), 4.6), sharey=True, squeeze=False)
     for axis, (series, medians) in zip(axes[0], counted.items(), strict=True):
         yield axis, medians
         axis.axhline(1, color="#888", linewidth=0.8)
         axis.set_title(f"Linux {series}")
-        axis.legend(frameon=False, fontsize="small")
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.28), frameon=False, fontsize="small")
     axes[0][0].set_ylabel(what)
     figure.tight_layout()
-    figure.savefig(Path(__file__).with_name(name), metadata={"Date": None})
+    figure.savefig(Path(__file__).with_name(name), metadata={"Date": None}, bbox_inches="tight")
 
 
 if __name__ == "__main__":
