@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import GuestFailed, boot
 from mlockwipe.lab.report import as_document
 from mlockwipe.lab.verify import Look, Run, Verdict, verify_one
+from mlockwipe.linux import procfs
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -299,6 +300,25 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     assert len(begun) == boots
 
 
+def stop_for_good(group: int) -> None:
+    """Every thread of a process group: on a busy machine one may run on for a moment after the signal."""
+    os.killpg(group, signal.SIGSTOP)
+    deadline = time.monotonic() + PATIENCE
+    while not all(procfs.stat_fields(tid)[0] in "TZ" for pid in members(group) for tid in procfs.tasks(pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def members(group: int) -> list[int]:
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    found = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            if os.getpgid(pid) == group:
+                found.append(pid)
+    return found
+
+
 @in_guests
 def test_a_kernel_that_just_stops_while_it_boots_is_booted_again(
     debian: Kernel, monkeypatch: pytest.MonkeyPatch
@@ -315,7 +335,7 @@ def test_a_kernel_that_just_stops_while_it_boots_is_booted_again(
             while "] Linux version " not in started.console:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
-            os.killpg(started._process.pid, signal.SIGSTOP)
+            stop_for_good(started._process.pid)
             stopped.append(started)
         return started
 
