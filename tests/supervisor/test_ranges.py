@@ -49,6 +49,12 @@ def test_within_is_the_intersection(operations: list[tuple[str, tuple[int, int]]
     assert ranges.overlaps(*span) == bool(pages & set(range(*span)))
 
 
+@given(steps, spans)
+def test_gaps_are_the_rest(operations: list[tuple[str, tuple[int, int]]], span: tuple[int, int]) -> None:
+    ranges, pages = build(operations)
+    assert pages_of(ranges.gaps(*span)) == set(range(*span)) - pages
+
+
 @given(steps)
 def test_a_copy_is_equal_and_apart(operations: list[tuple[str, tuple[int, int]]]) -> None:
     ranges, _ = build(operations)

@@ -137,10 +137,7 @@ class AddressSpace:
         start, end = span(call.arguments[0], call.arguments[1])
         if self._asked or len(self.tids) > 1 or start >= end or self._may_grow_down(start):
             return False
-        new = RangeSet([(start, end)])
-        for low, high in self.ranges.within(start, end):
-            new.remove(low, high)
-        for low, high in new:
+        for low, high in self.ranges.gaps(start, end):
             self.ranges.add(low, high)
             self.unwatched.add(low, high)
         return True
@@ -257,13 +254,10 @@ class AddressSpace:
 
     def _fill_holes(self, spans: list[Range]) -> list[Range]:
         """Under MCL_FUTURE: where something unlocked goes, whatever is mapped next will be locked."""
-        holes = RangeSet(spans)
-        for start, end in spans:
-            for part in self.ranges.within(start, end):
-                holes.remove(*part)
+        holes = [gap for start, end in spans for gap in self.ranges.gaps(start, end)]
         for start, end in holes:
             self.ranges.add(start, end)
-        return list(holes)
+        return holes
 
     def _take(self, call: Call, parts: list[Range]) -> list[Range]:
         """Take out of the sensitive set what a successful call leaves unlocked or unmapped.

@@ -72,3 +72,10 @@ class RangeSet:
                 found.append((low, high))
             index += 2
         return found
+
+    def gaps(self, start: int, end: int) -> list[Range]:
+        """The parts of [start, end) that do not lie in the set."""
+        found = RangeSet([(start, end)])
+        for part in self.within(start, end):
+            found.remove(*part)
+        return list(found)
