@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * null_tracer [--pin] [--twice] munmap|mlock COMMAND...: what a trap costs when nothing is done about it.
+ * null_tracer [--pin|--apart] [--twice] munmap|mlock COMMAND...: what a trap costs when nothing is done about it.
  *
  * A seccomp filter stops the command at every call of that name, and the tracer lets it go on. That is the least that
- * any tracer does, in C. With --pin both are bound to the first CPU this process may use. With --twice the command is
+ * any tracer does, in C. With --pin both are bound to the first CPU this process may use; with --apart the tracer is,
+ * and the command to the second; else the kernel places them, now together and now apart. With --twice the command is
  * stopped at the end of the call, too, as by a tracer that must know whether it succeeded.
  */
 #define _GNU_SOURCE
@@ -25,14 +26,23 @@
 
 #define AT_END	(SIGTRAP | 0x80)	/* what PTRACE_O_TRACESYSGOOD makes of the stop after a call */
 
-static void pin(void)
+static void get_cpus(cpu_set_t *set)
+{
+	if (sched_getaffinity(0, sizeof(*set), set))
+		die("sched_getaffinity");
+}
+
+/* Bind this process to one CPU of `allowed`: to the first, with `which` 0. */
+static void pin(const cpu_set_t *allowed, int which)
 {
 	cpu_set_t set;
 	int cpu = 0;
 
-	if (sched_getaffinity(0, sizeof(set), &set))
-		die("sched_getaffinity");
-	while (!CPU_ISSET(cpu, &set))
+	if (which >= CPU_COUNT(allowed)) {
+		fprintf(stderr, "null_tracer: --apart takes two CPUs\n");
+		exit(2);
+	}
+	while (!CPU_ISSET(cpu, allowed) || which--)
 		cpu++;
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
@@ -99,19 +109,22 @@ static int trace(pid_t command, int before)
 int main(int argc, char **argv)
 {
 	int before = PTRACE_CONT;
+	int apart = 0;
 	unsigned int call;
+	cpu_set_t cpus;
 	int go[2];
 	pid_t child;
 
-	if (argc > 1 && !strcmp(argv[1], "--pin")) {
-		pin();
-		argv++;
-		argc--;
-	}
-	if (argc > 1 && !strcmp(argv[1], "--twice")) {
-		before = PTRACE_SYSCALL;
-		argv++;
-		argc--;
+	get_cpus(&cpus);
+	for (; argc > 1 && argv[1][0] == '-'; argv++, argc--) {
+		if (!strcmp(argv[1], "--pin"))
+			pin(&cpus, 0);
+		else if (!strcmp(argv[1], "--apart"))
+			apart = 1;
+		else if (!strcmp(argv[1], "--twice"))
+			before = PTRACE_SYSCALL;
+		else
+			return 2;
 	}
 	if (argc < 3)
 		return 2;
@@ -123,9 +136,13 @@ int main(int argc, char **argv)
 		die("fork");
 	if (!child) {
 		close(go[1]);
+		if (apart)
+			pin(&cpus, 1);
 		become(call, go[0], argv + 2);
 	}
 	close(go[0]);
+	if (apart)
+		pin(&cpus, 0);
 	if (ptrace(PTRACE_SEIZE, child, 0, PTRACE_O_TRACESECCOMP | PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL))
 		die("PTRACE_SEIZE");
 	if (write(go[1], "", 1) != 1)

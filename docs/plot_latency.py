@@ -16,8 +16,8 @@ PANELS = {"munmap-unlocked": "munmap of an unlocked page", "munmap-locked": "mun
 LINES = {
     "bare": ("bare", "#57606a", "-"),
     "null tracer, pinned": ("null tracer, one CPU", "#0550ae", ":"),
-    "null tracer": ("null tracer", "#0550ae", "-"),
-    "null tracer, twice": ("null tracer, two stops", "#0550ae", "--"),
+    "null tracer": ("null tracer, two CPUs", "#0550ae", "-"),
+    "null tracer, twice": ("null tracer, two CPUs, two stops", "#0550ae", "--"),
     "mlockwipe": ("mlockwipe", "#b3151f", "-"),
 }
 MARKS = 50, 99, 99.9  # per cent
