@@ -2,7 +2,8 @@
 """L5: a munmap, brk or madvise that fails takes nothing."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.cases.heap import grown_heap
@@ -57,20 +58,30 @@ def shared_memory_refused(program: Program) -> None:
 @case("L5", "unmap-no-more-mappings", KEPT, "munmap that would split a mapping at vm.max_map_count: ENOMEM")
 def unmap_no_more_mappings(program: Program) -> None:
     at = program.secret()
-    _use_up_mappings(program)
-    fails(program, at, "ENOMEM", mm.munmap, at + PAGE, PAGE)
+    program.show(at)
+    with _no_more_mappings(program):  # nor memory for more than the call
+        error = refused(mm.munmap, at + PAGE, PAGE)
+    program.check("the call", error, "ENOMEM")
+    program.look()
+    program.intact("the secret", at)
 
 
-def _use_up_mappings(program: Program) -> None:
-    """Split one mapping, page by page, until the kernel refuses to."""
+@contextmanager
+def _no_more_mappings(program: Program) -> Iterator[None]:
+    """One mapping is split, page by page, until the kernel refuses to."""
     count = int(read("/proc/sys/vm/max_map_count"))
     if count > 1 << 18:
         program.cannot(f"vm.max_map_count is {count}: it takes too long to reach")
-    at = mm.mmap(0, (count + 2) * PAGE, mm.PROT_NONE, PRIVATE | mm.MAP_NORESERVE)
-    for page in range(at + PAGE, at + (count + 1) * PAGE, 2 * PAGE):
+    size = (count + 2) * PAGE
+    at = mm.mmap(0, size, mm.PROT_NONE, PRIVATE | mm.MAP_NORESERVE)
+    refused(mm.munmap, at + 1, PAGE)  # what Python needs for an error it has then
+    for page in range(at + PAGE, at + size, 2 * PAGE):
         if refused(mm.mprotect, page, PAGE, mm.PROT_READ) == "ENOMEM":
-            return
-    raise RuntimeError("the kernel sets no limit")
+            break
+    else:
+        raise RuntimeError("the kernel sets no limit")
+    yield
+    mm.munmap(at, size)
 
 
 def seal(program: Program, address: int, length: int) -> None:
