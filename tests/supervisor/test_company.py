@@ -112,3 +112,31 @@ def test_a_program_that_has_no_room_for_a_keeper(arguments: list[str], said: str
     assert outcome.err.count("\n") == 1
     assert f"can't be protected, {said}: " in outcome.err
     assert len(outcome.report["unprotected"]) == 1
+
+
+# A child registers 16 MiB that it has of its parent, and hands on what tells of them: its end must wait for nobody.
+TOLD_OF_REMOVALS = """
+import ctypes, fcntl, os, socket, struct
+from mlockwipe.linux import mm
+UFFDIO_API, UFFDIO_REGISTER, EVENT_REMOVE, MISSING, size = 0xC018AA3F, 0xC020AA00, 1 << 3, 1, 16 << 20
+at = mm.mmap(0, size, 3, 0x22)
+mm.mlock(at, size)
+ctypes.memset(at, 1, size)
+ours, theirs = socket.socketpair()
+pid = os.fork()
+if pid == 0:
+    told = ctypes.CDLL(None).syscall(323, 1)  # userfaultfd(UFFD_USER_MODE_ONLY)
+    fcntl.ioctl(told, UFFDIO_API, struct.pack("=3Q", 0xAA, EVENT_REMOVE, 0))
+    fcntl.ioctl(told, UFFDIO_REGISTER, struct.pack("=4Q", at, size, MISSING, 0))
+    socket.send_fds(theirs, [b"x"], [told])
+    os._exit(7)
+_, (told,), *_ = socket.recv_fds(ours, 1, 1)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+os.close(told)
+"""
+
+
+def test_a_childs_end_does_not_wait_for_who_reads_its_userfaultfd() -> None:
+    outcome = run_supervised([sys.executable, "-c", TOLD_OF_REMOVALS])
+    assert (outcome.status, outcome.out, outcome.err) == (0, "7\n", "")
+    assert outcome.pages_wiped > (16 << 20) // 4096
