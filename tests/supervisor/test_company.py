@@ -114,6 +114,30 @@ def test_a_program_that_has_no_room_for_a_keeper(arguments: list[str], said: str
     assert len(outcome.report["unprotected"]) == 1
 
 
+# No file can be opened on the whole system, where the process that locks is looked at.
+WITHOUT_FILES = """
+import errno, os, sys
+from mlockwipe.cli import main
+from mlockwipe.supervisor.supervisor import Supervisor
+def attach(self, tid):
+    raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+Supervisor._attach = attach
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "done"),
+    [([], "lock done\n"), (["--strict"], "lock Operation not permitted\n")],
+    ids=["lenient", "strict"],
+)
+def test_a_lock_that_nobody_could_look_at_is_granted_or_refused_all_the_same(arguments: list[str], done: str) -> None:
+    outcome = run_supervised(LOCKS, mlockwipe=[sys.executable, "-c", WITHOUT_FILES], arguments=arguments)
+    assert (outcome.status, outcome.out) == (0, done), outcome.err
+    assert outcome.err.count("\n") == 1
+    assert "Too many open files in system" in outcome.err
+
+
 # A child registers 16 MiB that it has of its parent, and hands on what tells of them: its end must wait for nobody.
 TOLD_OF_REMOVALS = """
 import ctypes, fcntl, os, socket, struct

@@ -124,27 +124,37 @@ def test_little_address_space_is_no_reason_not_to_start(kibibytes: int, locks: b
     assert (outcome.status, outcome.err) == (7, "")
 
 
-def test_more_processes_than_there_are_descriptors_for_are_not_all_protected_and_go_on() -> None:
+@pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
+def test_more_processes_than_there_are_descriptors_for_are_not_all_protected_and_go_on(
+    strict: bool, tmp_path: Path
+) -> None:
     """Whatever the limit leaves after the last keeper: it is enough to look at the next process."""
     children = """
 there, born = os.pipe()
 def child():
-    mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)
-    os.write(born, b"x")
+    try:
+        mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)
+        os.write(born, b"locked ")
+    except PermissionError:
+        os.write(born, b"refused")
     signal.pause()
 pids = [os.fork() or child() for _ in range(16)]
-for pid in pids:
-    os.read(there, 1)
+print(*sorted(os.read(there, 7).decode() for pid in pids))
 for pid in pids:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
 sys.exit(7)
 """
+    report = tmp_path / "report.json"
     for limit in range(56, 64):
-        run = f'ulimit -n {limit}; exec {MLOCKWIPE} run -- "$@"'
+        run = f'ulimit -n {limit}; exec {MLOCKWIPE} run --report {report} {"--strict" * strict} -- "$@"'
         outcome = run_bare(["sh", "-c", run, "sh", *python(children, locks=True)])
         assert outcome.status == 7
         assert "Too many open files" in outcome.err
+        locked, refused = outcome.out.count("locked"), outcome.out.count("refused")
+        wiped = json.loads(report.read_text())["pages_wiped"]["SIGKILL"] // 2  # its own page and the inherited one
+        assert 0 < wiped < 16
+        assert (locked, refused) == ((wiped, 16 - wiped) if strict else (16, 0))
 
 
 # -- what it is given
