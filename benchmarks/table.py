@@ -7,13 +7,16 @@ from machine import Fact
 from rich.table import Table
 from sampling import Figure
 
+from mlockwipe.lab.bench.bootstrap import named
+
 _COLUMNS = ("bare", "null tracer", "mlockwipe")
 
 
 def as_table(machine: Mapping[str, Fact], figures: Sequence[Figure]) -> Table:
     table = Table(title="Costs of mlockwipe", caption=_caption(machine), caption_justify="left")
     table.add_column("what")
-    for column in (*_COLUMNS, "result", "95 % interval", "goal"):
+    rounds = min((len(figure.values) for figure in figures), default=0)
+    for column in (*_COLUMNS, "result", named(rounds), "goal"):
         table.add_column(column, justify="right")
     table.add_column("reached")
     for figure in figures:

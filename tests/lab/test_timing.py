@@ -77,6 +77,21 @@ def test_a_clock_that_tells_time_need_not_count_instructions() -> None:
     assert mistake(found, ON, console(ON), COUNTING) is not None
 
 
+def test_more_system_time_than_there_is_is_a_mistake() -> None:
+    found = samples(ON)
+    sample = found[WORK.name]
+    for cpus, system, wrong in ((2, 40_000_000, False), (1, 40_000_000, True)):
+        found[WORK.name] = Sample([10_000_000] * len(sample.wiped), sample.wiped, [system] * len(sample.wiped))
+        said = mistake(found, ON, console(ON), timing("kvm", cpus))
+        assert said == (f"{WORK.title}: more system time than 1 CPUs have" if wrong else None)
+
+
+def test_an_interval_of_few_rounds_is_not_called_one_of_95_percent() -> None:
+    few, enough = (" ".join(printed([run(0, NOISE[:n], NOISE[:n])] * 2).split()) for n in (4, 5))
+    assert "too few rounds for 95 %" in few
+    assert "too few" not in enough
+
+
 @pytest.mark.parametrize("rounds", ["0", "-1", "many", "1.5"])
 def test_what_is_no_number_of_rounds_is_a_mistake_of_usage(rounds: str, tmp_path: Path) -> None:
     done = bench(tmp_path, f"--time={rounds}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from mlockwipe.lab.bench.bootstrap import interval
+from mlockwipe.lab.bench.bootstrap import interval, named
 from mlockwipe.lab.bench.work import WORKS, Carrier, Configuration, Sample, Samples
 from mlockwipe.lab.kernel import Kernel
 
@@ -45,8 +45,8 @@ def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
         table = Table(
             title=f"{title} with init_mlocked_on_free as a {bare.carrier.name.replace('-', ' ')} on Linux "
             f"{bare.kernel.release}, under {acceleration}",
-            caption=f"Ratios to {bare.configuration.name}: the median of {len(bare.rounds)} rounds, and a 95 % "
-            f"confidence interval by bootstrap. '=': not distinguishable, the interval includes 1.{how}",
+            caption=f"Ratios to {bare.configuration.name}: the median of {len(bare.rounds)} rounds, and by bootstrap "
+            f"its {named(len(bare.rounds))}. '=': not distinguishable, the interval includes 1.{how}",
             caption_justify="left",
         )
         table.add_column("what")

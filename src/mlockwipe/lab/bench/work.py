@@ -162,6 +162,8 @@ def _joined(samples: Sequence[Sample]) -> Sample:
     return Sample(*(tuple(chain.from_iterable(one)) for one in lists))
 
 
+_TICK = 10_000_000  # nanoseconds, the longest: system time may be told in whole ones
+
 Clock = tuple[str, ...]  # options of QEMU that decide what a guest's time is
 
 # One emulated CPU whose time goes on by one nanosecond with every instruction. Nothing may differ from one machine to
@@ -188,11 +190,15 @@ def mistake(samples: Samples, configuration: Configuration, console: str, clock:
         return f"it has not measured {', '.join(sorted(missing))}"
     if clock == COUNTING and abs(samples[LOOP].median - LOOP_INSTRUCTIONS) > LOOP_INSTRUCTIONS / 1000:
         return f"its clock does not count instructions: {LOOP_INSTRUCTIONS} took {samples[LOOP].median:.0f}"
+    cpus = int(clock[clock.index("-smp") + 1])
     for work in WORKS:
         if work.name not in samples:
             continue
+        sample = samples[work.name]
+        if any(system > cpus * (took + _TICK) for took, system in zip(sample.took, sample.system, strict=False)):
+            return f"{work.title}: more system time than {cpus} CPUs have"
         expected = {None: -1, 0: 0, 1: work.wiped}[configuration.option]
-        counted = set(samples[work.name].wiped)
+        counted = set(sample.wiped)
         if expected is None:
             if work.name in LOCKING and 0 in counted:
                 return f"{work.title}: the kernel has zeroed none of its pages"
