@@ -5,7 +5,7 @@ import io
 import json
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from mlockwipe.lab.bench.guest import compile_init, measure, parse
 from mlockwipe.lab.bench.programs import packed
 from mlockwipe.lab.bench.table import Run, as_document, cost_table
 from mlockwipe.lab.bench.work import CARRIERS, LOOP, WORKS, Configuration, Sample, mistake, together
+from mlockwipe.lab.faults import BOOTS_AGAIN
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
 from mlockwipe.lab.machine import GuestFailed
 from tests.running import MLOCKWIPE
@@ -342,13 +343,19 @@ def script(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def machine(text: str, place: Path, monkeypatch: pytest.MonkeyPatch, timeout: float = 60) -> dict[str, Sample]:
+def machine(
+    text: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    timeout: float = 60,
+    advance: Callable[[], object] = lambda: None,
+) -> dict[str, Sample]:
     """What is measured when `text` is QEMU. $console: the file of its serial line."""
     find = 'for word; do case "$word" in file:*) console="${word#file:}";; esac; done\n'
     script(place / "qemu-system-x86_64", find + text)
     monkeypatch.setenv("PATH", str(place), prepend=":")
     (place / "init").touch()
-    return measure(replace(KERNEL, image=place / "bzImage"), place / "init", {}, ON, timeout=timeout)
+    return measure(replace(KERNEL, image=place / "bzImage"), place / "init", {}, ON, advance, timeout=timeout)
 
 
 def test_a_machine_that_ends_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,6 +381,37 @@ def test_a_machine_that_ends_is_read_to_its_end(tmp_path: Path, monkeypatch: pyt
 def test_why_a_machine_failed_is_said(text: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GuestFailed, match=why):
         machine(text, tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "boots"),
+    [("Oops: int3: 0000 [#1] SMP", BOOTS_AGAIN + 1), ("Oops: 0002 [#1] SMP", 1), ("", BOOTS_AGAIN + 1)],
+)
+def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
+    complaint: str, boots: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(GuestFailed, match="did not get to its end"):
+        machine(f'echo >>{tmp_path}/boots; echo "[    1.2] {complaint}" >"$console"', tmp_path, monkeypatch)
+    assert len((tmp_path / "boots").read_text()) == boots
+
+
+def test_what_a_machine_had_done_when_it_died_of_its_emulation_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        {"workload": name, "took": sample.took, "system": [], "wiped": sample.wiped}
+        for name, sample in samples(ON).items()
+    ]
+    (tmp_path / "dead").write_text(said(*lines[:3]) + "Oops: int3: 0000 [#1] SMP\n")
+    (tmp_path / "well").write_text(console(ON) + said(*lines, {"end": True}))
+    told: list[None] = []
+    machine(
+        f'cat {tmp_path}/dead >"$console"; sleep 1; cp {tmp_path}/well {tmp_path}/dead',
+        tmp_path,
+        monkeypatch,
+        advance=lambda: told.append(None),
+    )
+    assert len(told) == len(lines) + 1  # and the end
 
 
 def test_a_machine_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from mlockwipe.errors import Refused
 from mlockwipe.kernel.module import NAME, build, fetched_headers
 from mlockwipe.lab.bench.programs import Files
 from mlockwipe.lab.bench.work import COUNTING, Clock, Configuration, Sample, mistake
+from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
 from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed
@@ -70,26 +71,61 @@ def measure(
     timeout: float = TIMEOUT,
 ) -> dict[str, Sample]:
     """Boot `kernel` with `init` as process 1 and `programs` around it: what each kind of work took, by its name.
-    `advance` is called for each. `boot`: its number, which makes it differ a little from the others.
+    `advance` is called for each. `boot`: its number, which makes it differ a little from the others. `timeout`: in
+    seconds, within which a machine that dies of its emulation is booted again.
 
     Raises Refused and GuestFailed.
     """
-    files = {**programs, **_module(kernel, configuration)}
+    deadline = time.monotonic() + timeout
+    told = 0
+
+    def tell(done: int) -> None:
+        nonlocal told
+        for _ in range(told, done):
+            advance()
+        told = max(told, done)
+
+    archive = initramfs(init.read_bytes(), {**programs, **_module(kernel, configuration)})
+    words = [*_WORDS, f"boot={boot}", *configuration.append]
+    boots = 0
+    while True:
+        boots += 1
+        try:
+            console = _run(kernel, archive, words, clock, tell, deadline - time.monotonic())
+            samples = parse(console)
+            break
+        except GuestFailed as failed:
+            if boots > BOOTS_AGAIN or not emulator_failed(failed.console) or time.monotonic() > deadline:
+                raise
+    if (wrong := mistake(samples, configuration, console, clock)) is not None:
+        raise GuestFailed(wrong, console)
+    return samples
+
+
+def _run(
+    kernel: Kernel,
+    archive: bytes,
+    words: Sequence[str],
+    clock: Clock,
+    tell: Callable[[int], object],
+    timeout: float,
+) -> str:
+    """The console of a machine that has ended well. `tell` is given the number of works done. Raises GuestFailed."""
     with held(), tempfile.TemporaryDirectory(prefix="mlockwipe-bench-") as directory:
         place = Path(directory)
-        (place / "initramfs").write_bytes(initramfs(init.read_bytes(), files))
+        (place / "initramfs").write_bytes(archive)
         (place / "console").touch()
         argv = [check_qemu(), *clock, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config", "-display", "none"]
         argv += ["-no-reboot", "-serial", f"file:{place}/console"]
         argv += ["-kernel", str(kernel.image), "-initrd", f"{place}/initramfs"]
-        argv += ["-append", shlex.join([*_WORDS, f"boot={boot}", *configuration.append])]
+        argv += ["-append", shlex.join(words)]
         with (place / "errors").open("w") as errors:
             process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, start_new_session=True
             )
         try:
             with let_in():
-                failed = _follow(process, place / "console", advance, timeout)
+                failed = _follow(process, place / "console", tell, timeout)
         finally:
             process.kill()
             process.wait()
@@ -97,10 +133,7 @@ def measure(
         failed = (place / "errors").read_text().strip() or failed
     if failed is not None:
         raise GuestFailed(failed, console)
-    samples = parse(console)
-    if (wrong := mistake(samples, configuration, console, clock)) is not None:
-        raise GuestFailed(wrong, console)
-    return samples
+    return console
 
 
 def _module(kernel: Kernel, configuration: Configuration) -> Files:
@@ -111,19 +144,15 @@ def _module(kernel: Kernel, configuration: Configuration) -> Files:
 
 
 def _follow(
-    process: "subprocess.Popen[bytes]", console: Path, advance: Callable[[], object], timeout: float
+    process: "subprocess.Popen[bytes]", console: Path, tell: Callable[[int], object], timeout: float
 ) -> str | None:
     """Wait for the machine to end: why it did not do so well, or None."""
     deadline = time.monotonic() + timeout
-    told = 0
     while process.poll() is None:
         if time.monotonic() > deadline:
             return f"the guest does not end in {timeout:.0f} s"
         time.sleep(0.1)
-        done = len(_said(_read(console)))
-        for _ in range(told, done):
-            advance()
-        told = done
+        tell(len(_said(_read(console))))
     return f"QEMU ended with {process.returncode}" if process.returncode else None
 
 
