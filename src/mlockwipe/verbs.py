@@ -416,7 +416,10 @@ def _lab_keys(arguments: argparse.Namespace) -> int:
 
 
 def _rounds(text: str) -> int:
-    return _positive(text, "number of rounds")
+    rounds = _positive(text, "number of rounds")
+    if rounds == 1:
+        raise argparse.ArgumentTypeError("one round does not tell what is noise: take at least 2, and 5 for 95 %")
+    return rounds
 
 
 def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -439,7 +442,7 @@ def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
         const=7,
         metavar="ROUNDS",
         help="measure wall and system time instead of counting instructions, on KVM where there is any, with so many "
-        "boots of each configuration (default: 7); leave the machine alone meanwhile",
+        "boots of each configuration (2 or more, default: 7); leave the machine alone meanwhile",
     )
     parser.add_argument("--json", metavar="FILE", help="write every measurement there")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables there, too")

@@ -97,3 +97,9 @@ def test_what_is_no_number_of_rounds_is_a_mistake_of_usage(rounds: str, tmp_path
     done = bench(tmp_path, f"--time={rounds}")
     assert done.returncode == 2
     assert f"'{rounds}' is no number of rounds" in done.stderr
+
+
+def test_one_round_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    done = bench(tmp_path, "--time=1")
+    assert done.returncode == 2
+    assert "one round does not tell what is noise: take at least 2, and 5 for 95 %" in done.stderr
