@@ -17,6 +17,7 @@ from pathlib import Path
 from mlockwipe.kernel.build import check_tools, debian_source
 from mlockwipe.kernel.packages import cache
 from mlockwipe.kernel.series import SERIES, home, patches, touched, without
+from mlockwipe.lab.kernel import kernel
 
 NEW = "mm/init_mlocked.o"
 TOUCHED = ("mm/", "kernel/fork.o", "fs/proc/task_mmu.o")
@@ -102,6 +103,14 @@ def configure(series: str, tree: Path, place: Path, options: dict[str, str], arc
     return said + [f"{line} is not taken" for line in asked if line.endswith("=y") and line not in made]
 
 
+def as_debian(series: str, tree: Path, place: Path) -> list[str]:
+    """What is said when what the series touches is compiled with all that Debian's own kernel has."""
+    place.mkdir()
+    (config,) = kernel(f"debian-{series}").image.parent.glob("config-*")
+    (place / ".config").write_text(config.read_text() + "CONFIG_INIT_MLOCKED_ON_FREE=y\n")
+    return make(tree, place, "olddefconfig") + make(tree, place, *TOUCHED, NEW)
+
+
 def judged(series: str, *, quick: bool = False) -> Iterator[tuple[str, list[str]]]:
     """Each question with what speaks against the series. `quick`: no vmlinux is built, after none of the patches."""
     tree, place = original(series), cache() / f"quality-{series}"
@@ -132,6 +141,7 @@ def judged(series: str, *, quick: bool = False) -> Iterator[tuple[str, list[str]
     (build / NEW).unlink(missing_ok=True)
     yield "W=1 and sparse", make(tree, build, "W=1", "C=1", "CHECK=sparse", NEW)
     several = {**CONFIGURATIONS, **({"real time": REAL_TIME} if series == "6.12" else {})}
+    yield "compiles as Debian configures it", as_debian(series, tree, place / "debian")
     for name, (options, arch) in several.items():
         other = place / re.sub(r"\W+", "-", name)
         said = configure(series, tree, other, options, arch)

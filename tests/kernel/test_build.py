@@ -12,7 +12,7 @@ import pytest
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import build as module
 from mlockwipe.kernel.build import build, check_tools
-from mlockwipe.kernel.packages import do
+from mlockwipe.kernel.packages import complaint, do
 from tests.running import MLOCKWIPE
 
 
@@ -57,11 +57,61 @@ def test_sources_that_apt_does_not_know_are_refused(tmp_path: Path, monkeypatch:
 
 def test_what_make_complains_about_is_said_and_its_log_kept(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text(
-        "all:\n\t@echo '  CC      mm/x.o'; echo 'mm/x.c:1: error: no such thing'; false\n"
+        "all:\n\t@echo '  CC      lib/error-inject.o'; echo 'mm/x.c:1: error: no such thing'; false\n"
     )
     with pytest.raises(Refused, match=rf"can't be built: mm/x\.c:1: error: no such thing; .*{tmp_path}/make\.log"):
         module._make(tmp_path, tmp_path, ["all"], lambda line: None)
     assert "CC" in (tmp_path / "make.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (
+            "  CC  kernel/trace/error_report.o\nx.c:1:2: fatal error: no y.h\nmake: *** Error 1",
+            "x.c:1:2: fatal error: no y.h",
+        ),
+        (
+            "  LD  vmlinux\nld: mm/x.o: undefined reference to `y'\nmake: *** Error 1",
+            "ld: mm/x.o: undefined reference to `y'",
+        ),
+        ('ERROR: modpost: "y" undefined!\nmake: *** Error 1', 'ERROR: modpost: "y" undefined!'),
+        (
+            "  CC  lib/error-inject.o\nmake[3]: *** No rule to make target 'x.pem'.",
+            "make[3]: *** No rule to make target 'x.pem'.",
+        ),
+        ("  CC  lib/error-inject.o\n", "make failed"),
+    ],
+)
+def test_of_a_log_the_line_is_said_that_tells_why(log: str, why: str) -> None:
+    assert complaint(log) == why
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("CONFIG_MMU=y\n", "CONFIG_MMU=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n"),
+        ("CONFIG_MMU=y", "CONFIG_MMU=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n"),
+        ("# CONFIG_INIT_MLOCKED_ON_FREE is not set\n", "# CONFIG_INIT_MLOCKED_ON_FREE is not set\n"),
+        ("CONFIG_INIT_MLOCKED_ON_FREE=y\n", "CONFIG_INIT_MLOCKED_ON_FREE=y\n"),
+        (
+            "CONFIG_INIT_MLOCKED_ON_FREE_DEFAULT_ON=y\n",
+            "CONFIG_INIT_MLOCKED_ON_FREE_DEFAULT_ON=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n",
+        ),
+    ],
+)
+def test_a_configuration_that_does_not_know_the_option_has_it(before: str, after: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(before)
+    assert module._settings(str(tmp_path / "config")) == after
+
+
+def test_a_configuration_that_can_not_have_the_option_is_refused(tmp_path: Path) -> None:
+    """Such as one of 32 bits: its kernel would be one without the option."""
+    (tmp_path / "Makefile").write_text("olddefconfig:\n\t@sed -i /MLOCKED/d $(O)/.config\n")
+    with pytest.raises(Refused, match=r"don't take CONFIG_INIT_MLOCKED_ON_FREE=y with this configuration$"):
+        module._configure(tmp_path, tmp_path, "CONFIG_X=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n", whole=True)
+    (tmp_path / "Makefile").write_text("olddefconfig:\n\t@sed -i /CONFIG_X/d $(O)/.config\n")
+    module._configure(tmp_path, tmp_path, "CONFIG_X=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n", whole=True)
 
 
 def test_the_sources_are_unpacked_whole_and_nothing_else_of_the_package(

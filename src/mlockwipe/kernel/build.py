@@ -3,6 +3,7 @@
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.errors import Refused
-from mlockwipe.kernel.packages import cache, candidate, do, fetch, version
+from mlockwipe.kernel.packages import cache, candidate, complaint, do, fetch, version
 from mlockwipe.kernel.series import apply, home, patches, without
 
 CONFIGS = ("lab", "debug")
@@ -27,7 +28,8 @@ TOOLS = {
 }
 HEADERS = {"/usr/include/libelf.h": "libelf-dev", "/usr/include/openssl/ssl.h": "libssl-dev"}
 
-_OPTION = "CONFIG_INIT_MLOCKED_ON_FREE=y\n"  # which only the series knows
+_NAME = "CONFIG_INIT_MLOCKED_ON_FREE"
+_OPTION = f"{_NAME}=y\n"  # which only the series knows
 _ROOM = 3 << 30  # bytes: 150 MiB of a package, 1.6 GiB of sources, and a build
 
 OnLine = Callable[[str], None]
@@ -148,17 +150,20 @@ def debian_source(series: str) -> Path:
 
 
 def _settings(config: str) -> str:
-    """The options to ask for. The debug kernel is the lab's with more."""
+    """The options to ask for. The debug kernel is the lab's with more, and a .config that does not know the option of
+    the series, as no distribution's does, has it too.
+    """
     if config in CONFIGS:
         names = CONFIGS[: CONFIGS.index(config) + 1]
         return "".join((home() / "configs" / f"{name}.config").read_text() for name in names)
     try:
-        return Path(config).read_text()
+        settings = Path(config).read_text()
     except OSError as error:
         raise Refused(
             f"the configuration {config} can't be read ({error.strerror}): it is one of {', '.join(CONFIGS)}, "
             "or the path of a .config"
         ) from error
+    return settings if re.search(rf"\b{_NAME}\b", settings) else f"{settings.rstrip()}\n{_OPTION}"
 
 
 def _configure(tree: Path, place: Path, settings: str, *, whole: bool) -> None:
@@ -172,14 +177,15 @@ def _configure(tree: Path, place: Path, settings: str, *, whole: bool) -> None:
     if whole:
         (place / ".config").write_text(settings)
         do([*make, "olddefconfig"], place, what)
+        needed = {_OPTION.strip()}
     else:
         asked = place / ".asked"
         asked.write_text(settings)
         do([*make, f"KCONFIG_ALLCONFIG={asked}", "allnoconfig"], place, what)
-        made = set((place / ".config").read_text().splitlines())
-        refused = [line for line in settings.splitlines() if line.endswith("=y") and line not in made]
-        if refused:
-            raise Refused(f"these sources don't take {', '.join(refused)}")
+        needed = {line for line in settings.splitlines() if line.endswith("=y")}
+    made = set((place / ".config").read_text().splitlines())
+    if refused := [line for line in settings.splitlines() if line in needed - made]:
+        raise Refused(f"these sources don't take {', '.join(refused)} with this configuration")
     kept.write_text(settings)
 
 
@@ -198,6 +204,5 @@ def _make(tree: Path, place: Path, targets: Sequence[str], on_line: OnLine) -> i
             compiled += line.startswith("  CC ")
             on_line(line.rstrip())
     if make.returncode:
-        errors = [line for line in log.read_text().splitlines() if "error" in line.lower()]
-        raise Refused(f"the kernel can't be built: {(errors or ['make failed'])[0]}; all of it is in {log}")
+        raise Refused(f"the kernel can't be built: {complaint(log.read_text())}; all of it is in {log}")
     return compiled

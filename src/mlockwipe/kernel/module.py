@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
-from mlockwipe.kernel.packages import cache, do, fetch, which
+from mlockwipe.kernel.packages import cache, complaint, do, fetch, which
 from mlockwipe.kernel.series import home
 
 NAME = "init_mlocked_on_free"
@@ -119,5 +119,4 @@ def make(headers: Path, place: Path, targets: Sequence[str] = ("modules",)) -> N
     log = place / "make.log"
     log.write_text(ran.stdout + ran.stderr)
     if ran.returncode:
-        errors = [line for line in log.read_text().splitlines() if "error" in line.lower()]
-        raise Refused(f"the module can't be built: {(errors or ['make failed'])[0].strip()}; all of it is in {log}")
+        raise Refused(f"the module can't be built: {complaint(log.read_text())}; all of it is in {log}")

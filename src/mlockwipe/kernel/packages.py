@@ -53,6 +53,16 @@ def do(argv: list[str], place: Path, what: str) -> None:
         raise Refused(f"{what}: {reason}")
 
 
+def complaint(log: str) -> str:
+    """The line that says why make failed: not of a file that is named after errors, and make's own where there is no
+    other."""
+    for sign in (r"\berror: |\bundefined reference\b", r"\*\*\*"):
+        for line in log.splitlines():
+            if re.search(sign, line, re.IGNORECASE):
+                return line.strip()
+    return "make failed"
+
+
 def version(name: object) -> list[int]:
     """The numbers of a package's name or version, to sort by."""
     return [
