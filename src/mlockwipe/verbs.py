@@ -225,7 +225,7 @@ def _size(text: str) -> int:
 
 
 def _positive(text: str, what: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
+    if not (text.isascii() and text.isdigit() and len(text) < 19) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is no {what}")
     return int(text)
 

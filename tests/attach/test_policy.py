@@ -71,6 +71,9 @@ def test_max_locked_lets_the_huge_in(tmp_path: Path, largest: str, allowed: bool
         ("[[attach]]\nuser = 0\n", ", [[attach]] number 1: 'user' must be a string"),
         ('[[attach]]\nuser = "no such"\n', ", [[attach]] number 1: 'user' names no such, who does not exist"),
         ('[[attach]]\nmax-locked = "1T"\n', ", [[attach]] number 1: 'max-locked': '1T' is no size: "),
+        ('[[exclude]]\nuser="a\\u0000b"\n', ", [[exclude]] number 1: 'user' names a"),
+        (f"x={'9' * 5000}", " has something in it that is too long to be meant"),
+        (f"x={'[' * 5000}", " has something in it that is too long to be meant"),
         ("[[attach]]\nmax-locked = true\n", ", [[attach]] number 1: 'max-locked' must be a size such as"),
     ],
 )
@@ -81,6 +84,10 @@ def test_a_mistake_is_one_sentence_with_file_and_key(tmp_path: Path, text: str, 
     assert sentence.startswith(f"the policy {tmp_path}/policy.toml")
     assert said in sentence
     assert "\n" not in sentence
+
+
+def test_a_user_of_thousands_of_digits_is_nobody(tmp_path: Path) -> None:
+    assert not policy(tmp_path, f'[[attach]]\nuser="{"9" * 5000}"\n').allows(Process("/x", "root", "", 4096))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

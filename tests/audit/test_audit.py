@@ -337,6 +337,36 @@ def test_under_another_mlockwipe_it_is_refused(tmp_path: Path) -> None:
     assert "audit from outside" in done.stderr
 
 
+@pytest.mark.parametrize("fail", [False, True])
+def test_what_could_not_be_audited_is_told_and_never_passes(fail: bool, careless: str, tmp_path: Path) -> None:
+    """Four descriptors are needed for each address space."""
+    path = tmp_path / "findings.json"
+    words = ["audit", "--json", str(path), *(["--fail"] if fail else []), "--", careless, "unlocked"]
+    with marked() as processes:
+        done = subprocess.run(
+            ["prlimit", "--nofile=12", "--", MLOCKWIPE, *words],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            env=processes.environment,
+        )
+    assert done.returncode == (3 if fail else 0), done.stderr
+    assert f"mlockwipe: not audited, as said: {careless}\n" in done.stderr
+    assert "nothing" not in done.stderr
+    document = json.loads(path.read_text())
+    assert (document["not_audited"], document["locking"]) == ([careless], [])
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_findings_are_not_lost_where_nobody_can_be_told(fail: bool, careless: str, tmp_path: Path) -> None:
+    path = tmp_path / "findings.json"
+    words = ["audit", "--json", str(path), *(["--fail"] if fail else []), "--", careless, "unlocked"]
+    with marked() as processes, open("/dev/full", "w") as full:
+        done = subprocess.run([MLOCKWIPE, *words], stderr=full, timeout=TIMEOUT, env=processes.environment)
+    assert done.returncode == (3 if fail else 0)
+    assert len(json.loads(path.read_text())["findings"]) > 0
+
+
 def test_notes_that_were_damaged_are_told_and_never_pass(tmp_path: Path) -> None:
     program = 'printf "garb\\377\\n" >> "$MLOCKWIPE_FINDINGS"; exit 5'
     done = subprocess.run(

@@ -14,6 +14,7 @@ import pytest
 
 from tests.c_programs import SOURCES
 from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
+from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
 IMPORTS = "import os, signal, sys\n"
 LOCK = IMPORTS + "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
@@ -103,6 +104,46 @@ def test_a_report_that_cannot_be_written_is_said_before_the_start(tmp_path: Path
     assert not ran.exists()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device"])
+def test_a_report_that_is_no_regular_file_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    if kind == "device":
+        report = Path("/dev/ptmx")
+    elif kind == "pipe":
+        os.mkfifo(report)
+    else:
+        os.mkfifo(tmp_path / "pipe")
+        report.symlink_to("pipe")
+    before = report.lstat().st_ino
+    outcome = run_bare([MLOCKWIPE, "run", "--report", str(report), "--", "touch", str(tmp_path / "ran")])
+    assert outcome.status == 125
+    assert outcome.err == f"mlockwipe: the report {report} can't be written: it is no regular file\n"
+    assert report.lstat().st_ino == before
+    assert not (tmp_path / "ran").exists()
+
+
+@both
+def test_a_report_keeps_its_mode_and_a_link_to_it_is_one(locks: bool, tmp_path: Path) -> None:
+    report, link = tmp_path / "report", tmp_path / "link"
+    report.touch(mode=0o640)
+    link.symlink_to("report")
+    outcome = run_bare([MLOCKWIPE, "run", "--report", str(link), "--", *python("sys.exit(6)", locks=locks)])
+    assert outcome.status == 6
+    assert link.is_symlink()
+    assert json.loads(report.read_text())["status"] == {"exit": 6}
+    assert report.stat().st_mode & 0o777 == 0o640
+
+
+@both
+def test_a_report_that_can_not_be_replaced_leaves_nothing_behind(locks: bool, tmp_path: Path) -> None:
+    report = tmp_path / "report"
+    source = f"os.remove({str(report)!r}); os.mkdir({str(report)!r})"
+    outcome = run_bare([MLOCKWIPE, "run", "--report", str(report), "--", *python(source, locks=locks)])
+    assert outcome.status == 0
+    assert "the report can't be written" in outcome.err
+    assert os.listdir(tmp_path) == ["report"]
+
+
 @pytest.mark.parametrize("words", ["run --report r --", "audit --json r --", "verify --case W1-whole --json r"])
 def test_a_report_in_a_directory_that_is_gone_is_refused(words: str, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
@@ -114,6 +155,19 @@ def test_a_report_in_a_directory_that_is_gone_is_refused(words: str, tmp_path: P
 
 
 # -- too much for the supervisor
+
+
+@needs_nobody
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_without_room_for_its_processes_a_sentence_says_so(room: int) -> None:
+    """The front is one process, and makes the guardian, which makes the supervisor, which makes the program."""
+    with mlockwipe_for_nobody() as command:
+        outcome = run_bare([*AS_NOBODY, "prlimit", f"--nproc={room}", "--", *command, "run", "--", "/bin/true"])
+    assert outcome.status == 125
+    assert outcome.err.startswith(
+        "mlockwipe: no more processes can be made here (Resource temporarily unavailable): "
+    )
+    assert outcome.err.count("\n") == 1
 
 
 @both
@@ -353,6 +407,16 @@ def test_timeout_ends_it(locks: bool) -> None:
 
 
 # -- company
+
+
+def test_a_report_of_a_run_within_a_run_is_not_begun(tmp_path: Path) -> None:
+    report = str(tmp_path / "inner")
+    outcome = run_supervised([MLOCKWIPE, "run", "-q", "--report", report, "--", "true"])
+    assert (outcome.status, outcome.err) == (
+        0,
+        f"mlockwipe: the report {report} is not written, but the outer one's\n",
+    )
+    assert not os.path.exists(report)
 
 
 @both

@@ -72,6 +72,8 @@ class Policy:
             raise Refused(f"the policy {path} can't be read: {error.strerror}") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise Refused(f"the policy {path} is no TOML: {error}") from None
+        except (ValueError, RecursionError):  # a number of thousands of digits; brackets in brackets
+            raise Refused(f"the policy {path} has something in it that is too long to be meant") from None
         for key in document:
             if key not in _KEYS:
                 raise Refused(f"the policy {path} has '{key}', and a policy has [[attach]] and [[exclude]] only")
@@ -106,7 +108,7 @@ def _rule(where: str, kind: str, table: dict[str, Any]) -> Rule:
     if user is not None:
         try:
             user = pwd.getpwuid(int(user)).pw_name if user.isdecimal() else pwd.getpwnam(user).pw_name
-        except (KeyError, OverflowError):
+        except (KeyError, OverflowError, ValueError):  # ValueError: a NUL, thousands of digits
             if not user.isdecimal():  # a number need not have a name
                 raise Refused(f"{where}: 'user' names {user}, who does not exist") from None
     try:

@@ -68,6 +68,11 @@ class Auditor:
         self._under_way: dict[int, _UnderWay] = {}
 
     @_never_in_the_way
+    def not_audited(self, program: str) -> None:
+        """A process of this program has locked memory and can't be looked at."""
+        self._write({"not audited": program})
+
+    @_never_in_the_way
     def entered(self, task: Task, call: Call) -> None:
         """A call is about to be made, and nothing is wiped for it yet."""
         ledger = self._ledgers.get(task.space)

@@ -33,18 +33,23 @@ def run(options: Options) -> int:
     Refused when it can't be done here; nothing has been started then.
     """
     check_machine()
-    options.report = check_report(options.report)
     if options.audit is not None and _is_supervised():
         raise Refused("this runs under mlockwipe already, which sees what an audit would have to: audit from outside")
     if _is_supervised():
         _say(options, "an outer mlockwipe run protects this command already")
+        if options.report is not None:
+            _say(options, f"the report {options.report} is not written, but the outer one's", always=True)
         status, sentence = program.execute(options.command)
         _say(options, sentence, always=True)
         return status
+    options.report = check_report(options.report)
     code = filter_one()
     mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
     ours, theirs = Channel.pair()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise Refused(program.why_no_process(error)) from None
     if pid == 0:
         ours.close()
         try:
@@ -201,12 +206,15 @@ def _has_cap_sys_ptrace() -> bool:
 
 
 def check_report(report: str | None) -> str | None:
-    """The path of the report, absolute. Refused when it can't be written."""
+    """The path of the report, absolute and of no link. Refused when it can't be written."""
     if report is None:
         return None
     path = report
     try:
-        path = os.path.abspath(report)  # fails where the working directory is gone
+        path = os.path.realpath(report)  # fails where the working directory is gone
+        # What replaces a device or a pipe would be a file; and to open one may take for ever.
+        if os.path.exists(report) and not os.path.isfile(path):
+            raise Refused(f"the report {report} can't be written: it is no regular file")
         with open(path, "a", encoding="utf-8"):
             pass
         if not os.access(os.path.dirname(path), os.W_OK):

@@ -44,7 +44,11 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     prctl.become_subreaper()
     journal, save_area = Journal(), SaveArea()
     ours, supervisors = Channel.pair()
-    supervisor = os.fork()
+    try:
+        supervisor = os.fork()
+    except OSError as error:
+        front.send("failed", 125, program.why_no_process(error))
+        return
     if supervisor == 0:
         ours.close()
         prctl.become_subreaper()

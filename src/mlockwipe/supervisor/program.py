@@ -31,7 +31,10 @@ def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple
     The child inherits all that this process has from the shell: descriptors, process group, working directory.
     """
     ours, childs = Channel.pair()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise NotStarted(125, why_no_process(error)) from None
     if pid == 0:
         ours.close()
         _become(command, filter_one, signal_mask, childs)
@@ -144,6 +147,10 @@ def _has_cap_sys_admin() -> bool:
             if line.startswith("CapEff:"):
                 return int(line.split()[1], 16) & _CAP_SYS_ADMIN != 0
     return False
+
+
+def why_no_process(error: OSError) -> str:
+    return f"no more processes can be made here ({error.strerror}): raise `ulimit -u`, or pids.max of the cgroup"
 
 
 def _why_no_filter(error: OSError) -> str:

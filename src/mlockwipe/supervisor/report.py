@@ -5,6 +5,8 @@ import os
 import signal
 from collections import Counter
 
+from mlockwipe.suppress import suppress
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -47,16 +49,36 @@ class Report:
         )
 
     def write(self, *, final: bool) -> None:
-        """Replace the report file by the present state; a reader sees the old one or the new one, whole."""
+        """Replace the report file by the present state; a reader sees the old one or the new one, whole. Its mode
+        stays.
+        """
         if self.path is None:
             return
         import json
 
         temporary = f"{self.path}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(self.as_json(final=final), file, indent=2)
-            file.write("\n")
-        os.replace(temporary, self.path)
+        try:
+            with open(temporary, "w", encoding="utf-8", opener=_private) as file:
+                os.fchmod(file.fileno(), _mode(self.path))
+                json.dump(self.as_json(final=final), file, indent=2)
+                file.write("\n")
+            os.replace(temporary, self.path)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _mode(path: str) -> int:
+    """Of a report that somebody has taken away meanwhile: for the user alone."""
+    try:
+        return os.stat(path).st_mode & 0o777
+    except FileNotFoundError:
+        return 0o600
 
 
 def cause_of(status: int, code: int) -> str:

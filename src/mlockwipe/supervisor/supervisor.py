@@ -588,6 +588,8 @@ class Supervisor:
     def _not_protected(self, tgid: int, reason: str) -> None:
         program = procfs.executable(tgid)
         self._report.unprotected[program, reason] += 1
+        if self._auditor is not None:
+            self._auditor.not_audited(program)
         verb = "its lock is refused" if self._strict else "it goes on"
         self._say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")
 
