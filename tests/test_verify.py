@@ -2,6 +2,9 @@
 """`mlockwipe verify`: which cases under which carriers, what it writes, and when it is content."""
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +16,7 @@ from mlockwipe import cli, verify
 from mlockwipe.contract import Carrier, Result
 from mlockwipe.errors import Refused
 from mlockwipe.report_file import ReportFile
+from tests.running import MLOCKWIPE, TIMEOUT, marked
 
 NAMES = ["W1-whole", "W7-segv", "L1-munlocked"]
 
@@ -146,3 +150,19 @@ def test_the_supervisor_is_the_same_command_that_a_user_types() -> None:
     command = verify.carrier("supervisor").wrap(["cat", "-n"])
     assert command[1:] == ["-P", "-m", "mlockwipe", "run", "--quiet", "--", "cat", "-n"]
     assert verify.carrier("none").wrap(["cat", "-n"]) == ["cat", "-n"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("delay", [0.5, 0.7, 0.9])
+def test_a_signal_ends_it_and_leaves_nothing_running(number: signal.Signals, delay: float) -> None:
+    """These cases would take two seconds, and most of their programs don't end by themselves."""
+    with marked() as processes:
+        verify = subprocess.Popen(
+            [MLOCKWIPE, "verify", "--carrier", "supervisor", "--case", "W7-*"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=processes.environment,
+        )
+        time.sleep(delay)
+        verify.send_signal(number)
+        assert verify.wait(TIMEOUT) in (128 + number, -number)  # the latter before it has come to the cases

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mlockwipe import __version__
 from mlockwipe.contract import Carrier, Case, Result, all_cases, bare, to_json, verify
+from mlockwipe.interruption import ends_by_signal
 from mlockwipe.supervisor.limits import LIMITS
 
 Results = Mapping[str, Sequence[Result]]
@@ -32,6 +33,7 @@ def matching(pattern: str) -> list[Case]:
     return [case for case in all_cases() if fnmatchcase(case.name, pattern)]
 
 
+@ends_by_signal()
 def verify_here(carriers: Sequence[str], cases: Sequence[Case]) -> dict[str, list[Result]]:
     """Run the cases under each carrier; where stderr is a terminal, show there how far it has come."""
     console = Console(stderr=True)

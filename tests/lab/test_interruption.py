@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlockwipe.lab.interruption import ENDING, ends_by_signal, held, let_in
+from mlockwipe.interruption import ENDING, ends_by_signal, held, let_in
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.errors import Refused
-from mlockwipe.lab.interruption import ends_by_signal, held, let_in
+from mlockwipe.interruption import ends_by_signal, held, let_in
 from mlockwipe.lab.side_by_side import side_by_side
 
 Tell = Callable[[object], object]

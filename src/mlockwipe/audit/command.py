@@ -22,8 +22,8 @@ from mlockwipe.supervisor.options import Options
 
 
 def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: str | None) -> int:
-    """Run a command under supervision and tell what it left: its exit status, or 3 if `fail` and anything was left, or
-    could not be audited.
+    """Run a command under supervision and tell what it left: its exit status, or 3 if `fail` and anything was left,
+    or could not be audited.
 
     Raises Refused.
     """

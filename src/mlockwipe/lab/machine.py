@@ -30,8 +30,8 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 
 import mlockwipe
 from mlockwipe.errors import Refused
+from mlockwipe.interruption import held, let_in
 from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
-from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.names import CACHED, PORT
 from mlockwipe.lab.ram import Ram

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from mlockwipe.lab.interruption import ends_by_signal, held
+from mlockwipe.interruption import ends_by_signal, held
 
 _MEMORY = 2 << 30  # bytes for each guest: it may lie in /dev/shm, which is half of the memory
 

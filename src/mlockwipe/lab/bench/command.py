@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.command import building
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import output
@@ -35,7 +36,6 @@ from mlockwipe.lab.bench.work import (
     together,
 )
 from mlockwipe.lab.command import print_failure
-from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import Kernel, debian_release, kernel
 from mlockwipe.lab.machine import GuestFailed, acceleration
 from mlockwipe.lab.side_by_side import side_by_side

@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlockwipe.errors import Refused
+from mlockwipe.interruption import held, let_in
 from mlockwipe.kernel.module import NAME, build, fetched_headers
 from mlockwipe.lab.bench.programs import Files
 from mlockwipe.lab.bench.work import COUNTING, Clock, Configuration, Sample, mistake
 from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
-from mlockwipe.lab.interruption import held, let_in
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.machine import GuestFailed
 from mlockwipe.lab.reboot import initramfs

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.command import building
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.command import print_failure
-from mlockwipe.lab.interruption import ends_by_signal
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.key_managers import KeyManager
 from mlockwipe.lab.key_managers.judge import Run, judge

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Signals that end a run of the lab: the first of them does, and nothing is left behind.
+"""Signals that end a long run: the first of them does, and nothing is left behind.
 
 Python raises the end wherever the main thread happens to be, which may be between the start of a process and the
 line that takes care of it. There, and while things are ended, the signal is held back.
