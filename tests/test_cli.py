@@ -2,6 +2,7 @@
 """The command line: usage, exit statuses and help; and what `mlockwipe run` must not import."""
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -398,3 +399,11 @@ sys.exit(cli.main(["run", "--strict", "-q", "--", "true", "-x"]))
     imported = set(done.stdout.split())
     assert "mlockwipe.supervisor.front" in imported
     assert not imported & HEAVY
+
+
+def test_a_stdout_that_has_no_such_character_gets_another() -> None:
+    """As of a command that rich has shortened."""
+    source = "from mlockwipe.verbs import _Stdout\nwith _Stdout(): print('a\\N{HORIZONTAL ELLIPSIS}')"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
+    assert (done.stdout, done.stderr) == ("a?\n", "")

@@ -6,6 +6,7 @@ A verb is imported when it is called, and only its own parser is built. The whol
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -91,7 +92,8 @@ class _Stdout:
     BrokenPipeError. So is the reason why a file could not be used."""
 
     def __enter__(self) -> None:
-        pass
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that has no such character
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         try:
