@@ -59,7 +59,8 @@ class Report:
         temporary = f"{self.path}.{os.getpid()}"
         try:
             with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-                os.fchmod(file.fileno(), _mode(self.path))
+                with suppress(OSError):  # a file system without modes
+                    os.fchmod(file.fileno(), _mode(self.path))
                 json.dump(self.as_json(final=final), file, indent=2)
                 file.write("\n")
             os.replace(temporary, self.path)
