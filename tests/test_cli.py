@@ -407,3 +407,11 @@ def test_a_stdout_that_has_no_such_character_gets_another() -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr) == ("a?\n", "")
+
+
+@pytest.mark.parametrize("pid", ["0", "one", "1.5", "9" * 5000])
+def test_what_is_no_process_id_is_a_mistake_of_usage(pid: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["attach", pid])
+    assert ended.value.code == 2
+    assert f"'{pid}' is no process id" in capsys.readouterr().err

@@ -92,7 +92,7 @@ static bool only_refs(struct folio *folio, int refs)
 #define WAITS_COUNTED	BIT(0)
 #define WAITS_JUDGED	BIT(1)
 
-static DEFINE_XARRAY(deferred_pages);
+static DEFINE_XARRAY(waiting_pages);
 static unsigned long retry_delay = 1; /* jiffies */
 static int drain_wanted;
 
@@ -107,14 +107,14 @@ static DECLARE_DELAYED_WORK(retry_work, retry_deferred);
 /* Have a page that waits looked at once more. Returns whether it waits. */
 static bool ask_again(unsigned long pfn)
 {
-	void *entry = xa_load(&deferred_pages, pfn);
+	void *entry = xa_load(&waiting_pages, pfn);
 	unsigned long value;
 
 	if (!entry)
 		return false;
 	value = xa_to_value(entry);
 	return !(value & WAITS_JUDGED) ||
-	       xa_cmpxchg(&deferred_pages, pfn, entry,
+	       xa_cmpxchg(&waiting_pages, pfn, entry,
 			  xa_mk_value(value & ~WAITS_JUDGED), 0) == entry;
 }
 
@@ -126,7 +126,7 @@ void mlocked_defer_page(struct page *page)
 	int err;
 
 	do {
-		err = xa_insert(&deferred_pages, pfn, xa_mk_value(counted),
+		err = xa_insert(&waiting_pages, pfn, xa_mk_value(counted),
 				GFP_ATOMIC | __GFP_NOWARN);
 		/* It waits already, for another process, if it still does. */
 	} while (err == -EBUSY && !ask_again(pfn));
@@ -158,23 +158,23 @@ static void retry_folio(struct folio *folio)
 		return;
 	static_call(mlocked_folio_free_swap)(folio);
 
-	xa_for_each_range(&deferred_pages, pfn, entry, first, last)
+	xa_for_each_range(&waiting_pages, pfn, entry, first, last)
 		refs++;
 	quiet = only_refs(folio, refs);
 
-	xa_for_each_range(&deferred_pages, pfn, entry, first, last) {
+	xa_for_each_range(&waiting_pages, pfn, entry, first, last) {
 		struct page *page = pfn_to_page(pfn);
 		unsigned long counted = xa_to_value(entry) & WAITS_COUNTED;
 		void *judged = xa_mk_value(counted | WAITS_JUDGED);
 
-		xa_store(&deferred_pages, pfn, judged, 0);
+		xa_store(&waiting_pages, pfn, judged, 0);
 		if (page_in_use(folio, page))
 			mlocked_count(MLOCKED_SHARED, 1);
 		else if (quiet && only_refs(folio, refs))
 			zero_pages(page, 1);
 		else if (!PageHWPoison(page)) /* is referred to for ever */
 			continue;
-		if (xa_cmpxchg(&deferred_pages, pfn, judged, NULL, 0) != judged)
+		if (xa_cmpxchg(&waiting_pages, pfn, judged, NULL, 0) != judged)
 			continue;
 		done++;
 		if (counted)
@@ -190,7 +190,7 @@ static void retry_all(void)
 	unsigned long pfn;
 	void *entry;
 
-	xa_for_each(&deferred_pages, pfn, entry) {
+	xa_for_each(&waiting_pages, pfn, entry) {
 		struct folio *folio = page_folio(pfn_to_page(pfn));
 		unsigned long last = folio_pfn(folio) + folio_nr_pages(folio) - 1;
 
@@ -209,15 +209,19 @@ static void retry_deferred(struct work_struct *work)
 	WRITE_ONCE(retry_delay, min_t(unsigned long, 2 * delay, HZ));
 
 	retry_all();
-	/* Most of what is left is referred to by other CPUs' LRU batches. */
-	if (!xa_empty(&deferred_pages) && xchg(&drain_wanted, 0)) {
+	/*
+	 * Most of what is left is referred to by other CPUs' LRU batches, and may
+	 * have come there after it was deferred, by writeback or a migration.
+	 */
+	if (!xa_empty(&waiting_pages) &&
+	    (xchg(&drain_wanted, 0) || delay == HZ)) {
 		static_call(mlocked_lru_add_drain_all)();
 		retry_all();
 	}
 	WRITE_ONCE(rounds_done, rounds_begun);
 	WRITE_ONCE(worker_stuck, false);
 	wake_up_all(&round_done);
-	if (!xa_empty(&deferred_pages))
+	if (!xa_empty(&waiting_pages))
 		queue_delayed_work(system_unbound_wq, &retry_work, delay);
 }
 
@@ -250,13 +254,13 @@ void mlocked_stop(void)
 	unsigned long pfn, left = 0;
 	void *entry;
 
-	for (int tries = 0; tries < 100 && !xa_empty(&deferred_pages); tries++) {
+	for (int tries = 0; tries < 100 && !xa_empty(&waiting_pages); tries++) {
 		mlocked_flush_deferred();
 		msleep(20);
 	}
 	cancel_delayed_work_sync(&retry_work);
-	xa_for_each(&deferred_pages, pfn, entry) {
-		xa_erase(&deferred_pages, pfn);
+	xa_for_each(&waiting_pages, pfn, entry) {
+		xa_erase(&waiting_pages, pfn);
 		put_page(pfn_to_page(pfn));
 		left++;
 	}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """`mlockwipe run` as a shell sees it: status, signals, what the program is given, and what is said."""
 
+import errno
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mlockwipe.supervisor import program
 from tests.c_programs import SOURCES
 from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
 from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
@@ -107,8 +109,9 @@ def test_a_report_that_cannot_be_written_is_said_before_the_start(tmp_path: Path
 @pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "device"])
 def test_a_report_that_is_no_regular_file_is_refused_and_stays(kind: str, tmp_path: Path) -> None:
     report = tmp_path / "report"
+    terminal, device = os.openpty()  # of this test alone, in a file system where nobody can make a file
     if kind == "device":
-        report = Path("/dev/ptmx")
+        report = Path(os.ttyname(device))
     elif kind == "pipe":
         os.mkfifo(report)
     else:
@@ -119,6 +122,8 @@ def test_a_report_that_is_no_regular_file_is_refused_and_stays(kind: str, tmp_pa
     assert outcome.status == 125
     assert outcome.err == f"mlockwipe: the report {report} can't be written: it is no regular file\n"
     assert report.lstat().st_ino == before
+    os.close(terminal)
+    os.close(device)
     assert not (tmp_path / "ran").exists()
 
 
@@ -407,6 +412,18 @@ def test_timeout_ends_it(locks: bool) -> None:
 
 
 # -- company
+
+
+def test_without_room_for_the_program_itself_it_says_so_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the test above the kernel may still count processes that have ended, and refuse an earlier one."""
+
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(program.NotStarted, match="no more processes can be made here") as said:
+        program.start(["/bin/true"], b"", set())
+    assert said.value.status == 125
 
 
 def test_a_report_of_a_run_within_a_run_is_not_begun(tmp_path: Path) -> None:
