@@ -58,6 +58,7 @@ WORKS = (
     Work("exit-locked", "exit with 64 MiB locked", 16384, 16384),
     Work("fork-exec", "100 times fork, exec and exit", 0, 0),
     Work("fork-locked", "fork with 16 MiB locked, exit of the child", 4096, 0),
+    Work("fork-locked-write", "fork with 16 MiB locked, the parent writes to all", 4096, 0),
     *(Work(f"unmap-share-{n}", f"munmap of 64 MiB, {n} % locked", 16384, 16384 * n // 100) for n in SHARES),
     *PROGRAMS,
 )

@@ -420,6 +420,30 @@ static void fork_locked(void)
 	check(munmap(memory, 16 * MIB) == 0, "munmap");
 }
 
+/* The child keeps all pages, and each of the parent's is a copy. */
+static void fork_locked_write(void)
+{
+	char *memory = locked(16 * MIB, MADV_NOHUGEPAGE);
+	int until[2];
+	pid_t child;
+
+	check(pipe(until) == 0, "pipe");
+	child = fork();
+	if (!child) {
+		close(until[1]);
+		_exit(read(until[0], until, 1));
+	}
+	close(until[0]);
+	usleep(10000); /* it waits */
+	begin();
+	for (size_t at = 0; at < 16 * MIB; at += PAGE)
+		memory[at] = 2;
+	end();
+	close(until[1]);
+	wait_for(child);
+	check(munmap(memory, 16 * MIB) == 0, "munmap");
+}
+
 /* Real programs, each a line of /programs: a name, and what is executed, all parted by one space */
 
 static char *words[64];
@@ -570,6 +594,7 @@ int main(int argc, char **argv)
 	measure("exit-locked", exit_locked, TIMES);
 	measure("fork-exec", fork_exec, TIMES);
 	measure("fork-locked", fork_locked, TIMES);
+	measure("fork-locked-write", fork_locked_write, TIMES);
 	for (size_t i = 0; i < sizeof(shares) / sizeof(*shares); i++) {
 		char name[sizeof("unmap-share-4294967295")];
 
