@@ -4,6 +4,7 @@
 A child writes its copy before it shows it, and so has pages of its own: see Program.show.
 """
 
+import ctypes
 import os
 import signal
 from collections.abc import Callable
@@ -263,3 +264,30 @@ def child_killed_asleep(program: Program) -> None:
     os.kill(pid, signal.SIGKILL)
     program.reap(pid, -signal.SIGKILL)
     program.intact("the parent's own pages", at)
+
+
+@case(
+    "W12",
+    "child-copy-refused",
+    WIPED,
+    "a copy-on-write fault has copied a page for which the child's control group has no room: the kernel kills it",
+    needs_ram_scan="the page was never mapped",
+)
+def child_copy_refused(program: Program) -> None:
+    from mlockwipe.contract.memory_cgroup import memory_cgroup
+
+    pages = 1024
+    at = program.secret(pages)
+
+    with memory_cgroup(pages * PAGE // 2) as join:
+        if join is None:
+            program.cannot("it needs a memory cgroup of its own to run out of memory in")
+
+        def body() -> None:
+            join()
+            for page in range(at, at + pages * PAGE, PAGE):
+                ctypes.memset(page, 0, 1)
+
+        for _ in range(8):  # what was freed last is often taken again before it is searched for
+            program.reap(program.fork(body), -signal.SIGKILL)
+    program.intact("the parent's own pages", at, pages)
