@@ -243,9 +243,14 @@ static int __init init_mlocked_init(void)
 	if (!mlocked_swap_spaces || !mlocked_migrated_one)
 		return -ENOENT;
 
-	error = hooks_register();
+	error = mlocked_start();
 	if (error)
 		return error;
+	error = hooks_register();
+	if (error) {
+		mlocked_stop();
+		return error;
+	}
 	WRITE_ONCE(stopping, false);
 	pr_info("loaded, %s\n", enabled ? "on" : "off");
 	return 0;

@@ -18,6 +18,7 @@
 #include <linux/delay.h>
 #include <linux/highmem.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
@@ -28,10 +29,12 @@ atomic_long_t mlocked_counters[NR_MLOCKED_COUNTERS];
 
 static void zero_pages(struct page *page, unsigned int nr)
 {
-	mlocked_count(MLOCKED_WIPED, nr);
-	for (; nr; nr--, page++)
-		if (!PageHWPoison(page))
-			clear_highpage(page);
+	for (; nr; nr--, page++) {
+		if (PageHWPoison(page))
+			continue;
+		clear_highpage(page);
+		mlocked_count(MLOCKED_WIPED, 1);
+	}
 }
 
 bool mlocked_page_mapped(struct folio *folio, struct page *page)
@@ -93,13 +96,14 @@ static bool only_refs(struct folio *folio, int refs)
 #define WAITS_JUDGED	BIT(1)
 
 static DEFINE_XARRAY(waiting_pages);
+static struct workqueue_struct *queue;
 static unsigned long retry_delay = 1; /* jiffies */
-static int drain_wanted;
+static bool drain_wanted;
 
-/* Rounds of the worker, and who waits for one */
+/* Rounds of drain_batches(), and who waits for one */
 static unsigned int rounds_begun, rounds_done;
 static DECLARE_WAIT_QUEUE_HEAD(round_done);
-static bool worker_stuck;
+static bool drain_stuck;
 
 static void retry_deferred(struct work_struct *work);
 static DECLARE_DELAYED_WORK(retry_work, retry_deferred);
@@ -139,11 +143,11 @@ void mlocked_defer_page(struct page *page)
 		return;
 	}
 	mlocked_count(MLOCKED_DEFERRED, 1);
-	WRITE_ONCE(drain_wanted, 1);
+	WRITE_ONCE(drain_wanted, true);
 	if (xchg(&retry_delay, 1) == 1)
-		queue_delayed_work(system_unbound_wq, &retry_work, 1);
+		queue_delayed_work(queue, &retry_work, 1);
 	else
-		mod_delayed_work(system_unbound_wq, &retry_work, 1);
+		mod_delayed_work(queue, &retry_work, 1);
 }
 
 static void retry_folio(struct folio *folio)
@@ -187,9 +191,11 @@ static void retry_folio(struct folio *folio)
 
 static void retry_all(void)
 {
+	static DEFINE_MUTEX(lock);
 	unsigned long pfn;
 	void *entry;
 
+	mutex_lock(&lock);
 	xa_for_each(&waiting_pages, pfn, entry) {
 		struct folio *folio = page_folio(pfn_to_page(pfn));
 		unsigned long last = folio_pfn(folio) + folio_nr_pages(folio) - 1;
@@ -198,38 +204,54 @@ static void retry_all(void)
 		pfn = last;
 		cond_resched();
 	}
+	mutex_unlock(&lock);
 }
+
+/*
+ * A CPU that a task of a real-time policy keeps for itself drains nothing, and
+ * this waits for it; retry_deferred() does not.
+ */
+static void drain_batches(struct work_struct *work)
+{
+	unsigned int round = rounds_begun + 1;
+
+	WRITE_ONCE(drain_wanted, false);
+	WRITE_ONCE(rounds_begun, round);
+	smp_mb(); /* with mlocked_flush_deferred() */
+
+	retry_all();
+	if (!xa_empty(&waiting_pages)) {
+		static_call(mlocked_lru_add_drain_all)();
+		retry_all();
+	}
+	WRITE_ONCE(rounds_done, round);
+	WRITE_ONCE(drain_stuck, false);
+	wake_up_all(&round_done);
+}
+
+static DECLARE_WORK(drain_work, drain_batches);
 
 static void retry_deferred(struct work_struct *work)
 {
 	unsigned long delay = READ_ONCE(retry_delay);
 
-	WRITE_ONCE(rounds_begun, rounds_begun + 1);
-	smp_mb(); /* with mlocked_flush_deferred() */
 	WRITE_ONCE(retry_delay, min_t(unsigned long, 2 * delay, HZ));
-
 	retry_all();
+	if (xa_empty(&waiting_pages))
+		return;
 	/*
 	 * Most of what is left is referred to by other CPUs' LRU batches, and may
 	 * have come there after it was deferred, by writeback or a migration.
 	 */
-	if (!xa_empty(&waiting_pages) &&
-	    (xchg(&drain_wanted, 0) || delay == HZ)) {
-		static_call(mlocked_lru_add_drain_all)();
-		retry_all();
-	}
-	WRITE_ONCE(rounds_done, rounds_begun);
-	WRITE_ONCE(worker_stuck, false);
-	wake_up_all(&round_done);
-	if (!xa_empty(&waiting_pages))
-		queue_delayed_work(system_unbound_wq, &retry_work, delay);
+	if (READ_ONCE(drain_wanted) || delay == HZ)
+		queue_work(queue, &drain_work);
+	queue_delayed_work(queue, &retry_work, delay);
 }
 
 /*
  * At the end of an address space that had to defer pages: whoever waits for the
- * process finds wiped what only the LRU batches of other CPUs referred to. A
- * CPU that a task of a real-time policy keeps for itself drains nothing; one
- * exit finds that out, the others do not wait.
+ * process finds wiped what only the LRU batches of other CPUs referred to. When
+ * a CPU does not drain its own, one exit finds that out, the others do not wait.
  */
 void mlocked_flush_deferred(void)
 {
@@ -237,12 +259,19 @@ void mlocked_flush_deferred(void)
 
 	smp_mb(); /* what was deferred before, and what a round begins with */
 	next = READ_ONCE(rounds_begun) + 1;
-	mod_delayed_work(system_unbound_wq, &retry_work, 0);
-	if (!READ_ONCE(worker_stuck) &&
+	queue_work(queue, &drain_work);
+	if (!READ_ONCE(drain_stuck) &&
 	    !wait_event_timeout(round_done,
 				(int)(READ_ONCE(rounds_done) - next) >= 0,
 				HZ / 4))
-		WRITE_ONCE(worker_stuck, true);
+		WRITE_ONCE(drain_stuck, true);
+}
+
+int mlocked_start(void)
+{
+	/* What it frees may be what reclaim waits for. */
+	queue = alloc_workqueue(KBUILD_MODNAME, WQ_UNBOUND | WQ_MEM_RECLAIM, 0);
+	return queue ? 0 : -ENOMEM;
 }
 
 /*
@@ -259,6 +288,7 @@ void mlocked_stop(void)
 		msleep(20);
 	}
 	cancel_delayed_work_sync(&retry_work);
+	destroy_workqueue(queue);
 	xa_for_each(&waiting_pages, pfn, entry) {
 		xa_erase(&waiting_pages, pfn);
 		put_page(pfn_to_page(pfn));
@@ -267,6 +297,25 @@ void mlocked_stop(void)
 	if (left)
 		pr_warn("%lu pages that others still refer to are not wiped\n",
 			left);
+}
+
+/*
+ * Returns whether it is enough to know @refs references to @folio to know what
+ * becomes of the pages.
+ */
+static inline bool wipe_at_once(struct folio *folio, struct page *page,
+				unsigned int nr, int refs)
+{
+	/* Nobody else knows of it. */
+	if (folio_ref_count(folio) == refs) {
+		zero_pages(page, nr);
+		return true;
+	}
+	if (!folio_test_large(folio) && folio_mapped(folio)) {
+		mlocked_count(MLOCKED_SHARED, 1);
+		return true;
+	}
+	return false;
 }
 
 /*
@@ -280,16 +329,8 @@ static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 {
 	bool locked, quiet, deferred = false;
 
-	/* Nobody else knows of it. */
-	if (folio_ref_count(folio) == refs) {
-		zero_pages(page, nr);
+	if (wipe_at_once(folio, page, nr, refs))
 		return false;
-	}
-
-	if (!folio_test_large(folio) && folio_mapped(folio)) {
-		mlocked_count(MLOCKED_SHARED, 1);
-		return false;
-	}
 
 	locked = folio_trylock(folio);
 	if (locked)
@@ -317,7 +358,8 @@ void mlocked_wipe_page(struct page *page, int refs)
 {
 	struct folio *folio = page_folio(page);
 
-	if (!mlocked_is_anon(folio))
+	/* Not the batches at each page that fork() has left to copy. */
+	if (!mlocked_is_anon(folio) || wipe_at_once(folio, page, 1, refs))
 		return;
 	static_call(mlocked_lru_add_drain)();
 	wipe_pages(folio, page, 1, refs, false);

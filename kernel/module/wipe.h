@@ -65,6 +65,7 @@ bool mlocked_wipe_gather(struct mmu_gather *tlb);
 void mlocked_defer_page(struct page *page);
 bool mlocked_page_mapped(struct folio *folio, struct page *page);
 void mlocked_flush_deferred(void);
+int mlocked_start(void);
 void mlocked_stop(void);
 
 /*

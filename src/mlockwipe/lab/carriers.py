@@ -24,8 +24,12 @@ _RECLAIMED = dict.fromkeys(
     ("W12-child-swapped", "W12-child-half-back-from-swap", "W12-child-back-from-swap"),
     "the kernel has given the page back before, when it swapped its contents out",
 )
+_REFUSED = {
+    "W12-child-copy-refused": "Linux 6.1 copies a page before it asks whether there is room, and frees the copy"
+}
 _KERNELS_COPIES = {
     **_RECLAIMED,
+    **_REFUSED,
     "W13-collapse": "the kernel gives the small pages back when it has copied them into a huge one",
     "W13-copied-after-fork": "the kernel gives the huge page back when it has copied all of it to small ones",
 }
@@ -78,7 +82,7 @@ def _carriers() -> list[LabCarrier]:
         LabCarrier("init_on_free", ("init_on_alloc=0", "init_on_free=1"), limits=_INIT_ON_FREE, late=True),
         LabCarrier("supervisor", _STOCK, run, limits={**LIMITS, **_KERNELS_COPIES}),
         LabCarrier("boot-option", (*_STOCK, "init_mlocked_on_free=1"), limits=_RECLAIMED, late=True),
-        LabCarrier("module", _STOCK, module=("enabled=1",), limits=_RECLAIMED, late=True),
+        LabCarrier("module", _STOCK, module=("enabled=1",), limits={**_RECLAIMED, **_REFUSED}, late=True),
     ]
 
 
