@@ -204,9 +204,13 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
     _command_arguments(parser)
 
 
+def _same_file(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and os.path.realpath(one) == os.path.realpath(other)
+
+
 def _audit(arguments: argparse.Namespace) -> int:
     command = _command("audit", arguments)
-    if arguments.json is not None and arguments.json == arguments.html:
+    if _same_file(arguments.json, arguments.html):
         VERBS["audit"].parser("audit").error("--json and --html name the same file")
 
     from mlockwipe.audit.command import audit
@@ -451,7 +455,7 @@ def _lab_bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _lab_bench(arguments: argparse.Namespace) -> int:
-    if arguments.json is not None and arguments.json == arguments.markdown:
+    if _same_file(arguments.json, arguments.markdown):
         _lab_error("bench", "--json and --markdown name the same file")
     try:
         from mlockwipe.lab.bench.command import lab_bench

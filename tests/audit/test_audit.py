@@ -289,7 +289,7 @@ def test_without_a_command_the_usage_is_shown() -> None:
     assert done.returncode == 2
     assert "no command given" in done.stderr
     done = subprocess.run(
-        [MLOCKWIPE, "audit", "--json", "f", "--html", "f", "--", "true"],
+        [MLOCKWIPE, "audit", "--json", "f", "--html", "./f", "--", "true"],
         capture_output=True,
         text=True,
         timeout=TIMEOUT,

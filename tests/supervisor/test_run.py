@@ -183,6 +183,20 @@ def test_little_address_space_is_no_reason_not_to_start(kibibytes: int, locks: b
     assert (outcome.status, outcome.err) == (7, "")
 
 
+@pytest.mark.parametrize(
+    ("limit", "sentence"),
+    [
+        ("-n 7", "only 7 files may be open, which is too few to supervise anything: ulimit -n 64"),
+        ("-f 0", "is the size of files limited (ulimit -f)?"),
+    ],
+)
+def test_a_limit_that_leaves_no_room_to_start_is_named(limit: str, sentence: str) -> None:
+    outcome = run_bare(["sh", "-c", f"ulimit {limit}; exec {MLOCKWIPE} run -- /bin/true"])
+    assert outcome.status == 125
+    assert sentence in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 @pytest.mark.parametrize("strict", [False, True], ids=["lenient", "strict"])
 def test_more_processes_than_there_are_descriptors_for_are_not_all_protected_and_go_on(
     strict: bool, tmp_path: Path

@@ -21,6 +21,7 @@ from mlockwipe.suppress import suppress
 __all__ = ["Options", "run"]
 
 _OLDEST_KERNEL = (5, 19)
+_FEWEST_FILES = 8  # with which the supervisor starts
 _CAP_SYS_PTRACE = 1 << 19
 _FAILED = 125
 _ENDING = frozenset((signals.SIGINT, signals.SIGTERM, signals.SIGHUP))
@@ -43,7 +44,10 @@ def run(options: Options) -> int:
         _say(options, sentence, always=True)
         return status
     options.report = check_report(options.report)
-    code = filter_one()
+    try:
+        code = filter_one()
+    except OSError as error:
+        raise Refused(f"no seccomp filter can be made ({error}): is the size of files limited (ulimit -f)?") from None
     mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
     ours, theirs = Channel.pair()
     try:
@@ -188,6 +192,9 @@ def check_machine() -> None:
     version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in system.release.split(".")[:2])
     if version < _OLDEST_KERNEL:
         raise Refused(f"Linux {system.release} is too old: 5.19 or later is needed for killable notifications")
+    files = os.sysconf("SC_OPEN_MAX")
+    if 0 <= files < _FEWEST_FILES:
+        raise Refused(f"only {files} files may be open, which is too few to supervise anything: ulimit -n 64")
     try:
         with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:
             scope = int(file.read())
