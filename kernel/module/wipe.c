@@ -29,12 +29,15 @@ atomic_long_t mlocked_counters[NR_MLOCKED_COUNTERS];
 
 static void zero_pages(struct page *page, unsigned int nr)
 {
+	long wiped = 0;
+
 	for (; nr; nr--, page++) {
 		if (PageHWPoison(page))
 			continue;
 		clear_highpage(page);
-		mlocked_count(MLOCKED_WIPED, 1);
+		wiped++;
 	}
+	mlocked_count(MLOCKED_WIPED, wiped);
 }
 
 bool mlocked_page_mapped(struct folio *folio, struct page *page)
