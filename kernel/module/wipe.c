@@ -104,9 +104,9 @@ static unsigned long retry_delay = 1; /* jiffies */
 static bool drain_wanted;
 
 /* Rounds of drain_batches(), and who waits for one */
-static unsigned int rounds_begun, rounds_done;
+static unsigned long rounds_begun, rounds_done;
 static DECLARE_WAIT_QUEUE_HEAD(round_done);
-static bool drain_stuck;
+static unsigned long late_round; /* that an exit waited for in vain */
 
 static void retry_deferred(struct work_struct *work);
 static DECLARE_DELAYED_WORK(retry_work, retry_deferred);
@@ -216,7 +216,7 @@ static void retry_all(void)
  */
 static void drain_batches(struct work_struct *work)
 {
-	unsigned int round = rounds_begun + 1;
+	unsigned long round = rounds_begun + 1;
 
 	WRITE_ONCE(drain_wanted, false);
 	WRITE_ONCE(rounds_begun, round);
@@ -228,7 +228,6 @@ static void drain_batches(struct work_struct *work)
 		retry_all();
 	}
 	WRITE_ONCE(rounds_done, round);
-	WRITE_ONCE(drain_stuck, false);
 	wake_up_all(&round_done);
 }
 
@@ -238,7 +237,8 @@ static void retry_deferred(struct work_struct *work)
 {
 	unsigned long delay = READ_ONCE(retry_delay);
 
-	WRITE_ONCE(retry_delay, min_t(unsigned long, 2 * delay, HZ));
+	/* Unless more was deferred meanwhile */
+	cmpxchg(&retry_delay, delay, min_t(unsigned long, 2 * delay, HZ));
 	retry_all();
 	if (xa_empty(&waiting_pages))
 		return;
@@ -251,6 +251,11 @@ static void retry_deferred(struct work_struct *work)
 	queue_delayed_work(queue, &retry_work, delay);
 }
 
+static bool round_is_done(unsigned long round)
+{
+	return (long)(READ_ONCE(rounds_done) - round) >= 0;
+}
+
 /*
  * At the end of an address space that had to defer pages: whoever waits for the
  * process finds wiped what only the LRU batches of other CPUs referred to. When
@@ -258,16 +263,14 @@ static void retry_deferred(struct work_struct *work)
  */
 void mlocked_flush_deferred(void)
 {
-	unsigned int next;
+	unsigned long next;
 
 	smp_mb(); /* what was deferred before, and what a round begins with */
 	next = READ_ONCE(rounds_begun) + 1;
 	queue_work(queue, &drain_work);
-	if (!READ_ONCE(drain_stuck) &&
-	    !wait_event_timeout(round_done,
-				(int)(READ_ONCE(rounds_done) - next) >= 0,
-				HZ / 4))
-		WRITE_ONCE(drain_stuck, true);
+	if (round_is_done(READ_ONCE(late_round)) &&
+	    !wait_event_timeout(round_done, round_is_done(next), HZ / 4))
+		WRITE_ONCE(late_round, next);
 }
 
 int mlocked_start(void)
