@@ -24,7 +24,7 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.machine import GuestFailed, Machine, boot
+from mlockwipe.lab.machine import CPUS, GuestFailed, Machine, boot
 from mlockwipe.lab.verify import GUEST
 from tests.c_programs import compiled
 
@@ -52,7 +52,12 @@ def call(machine: Machine, function: str, timeout: float, **arguments: object) -
 
 
 def stress(
-    booted: Kernel, seconds: float, *, append: Sequence[str] = lab_carrier("boot-option").append, seed: int = 1
+    booted: Kernel,
+    seconds: float,
+    *,
+    append: Sequence[str] = lab_carrier("boot-option").append,
+    seed: int = 1,
+    cpus: int = CPUS,
 ) -> Stressed:
     """Half of the time all kinds at once, half of it exactly."""
     seen = Stressed()
@@ -60,7 +65,7 @@ def stress(
     with tempfile.TemporaryDirectory(prefix="stress-", dir=cache().parent) as place:
         program = shutil.copy(compiled("mm_stress", "-static"), place)  # a guest has a /tmp of its own
         try:
-            with boot(booted, GUEST_WITH_TESTS, append=append) as machine:
+            with boot(booted, GUEST_WITH_TESTS, append=append, cpus=cpus) as machine:
                 for exact in (False, True):
                     argv = [program, str(seconds / 2), str(WORKERS), str(seed), f"{second:x}", *["exact"] * exact]
                     counts = call(machine, "stress", seconds / 2 + GRACE, argv=argv, exact=exact)
@@ -93,10 +98,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kernel.stress", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--kernel", default="patched-6.12", help="as `mlockwipe lab verify` (default: patched-6.12)")
     parser.add_argument("--minutes", type=float, default=10, metavar="N", help="(default: 10)")
+    parser.add_argument("--cpus", type=int, default=CPUS, metavar="N", help=f"(default: {CPUS})")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), metavar="N", help="(default: random)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen to FILE")
     options = parser.parse_args()
-    seen = stress(kernel(options.kernel), options.minutes * 60, seed=options.seed)
+    seen = stress(kernel(options.kernel), options.minutes * 60, seed=options.seed, cpus=options.cpus)
     if options.json:
         options.json.write_text(json.dumps(asdict(seen), indent=2) + "\n")
     return tell(
