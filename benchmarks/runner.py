@@ -14,10 +14,10 @@ from pathlib import Path
 from sampling import Rounds, Times
 
 from mlockwipe.linux import prctl
+from mlockwipe.linux.wait import WALL
 
 MLOCKWIPE = Path(sys.executable).with_name("mlockwipe")
 _PATIENCE = 120  # seconds for one run
-_WALL = 0x40000000
 
 
 class Broken(Exception):
@@ -126,7 +126,7 @@ def _reap_all() -> None:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG | _WALL)
+            pid, _ = os.waitpid(-1, os.WNOHANG | WALL)
         except ChildProcessError:
             return
         if pid == 0:

@@ -192,7 +192,7 @@ def test_the_page_has_the_whole_stacks(careless: str, tmp_path: Path) -> None:
 
 AGAIN = """\
 import ctypes
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 def plain(): return mm.mmap(0, 65536, 3, 0x22)
 {}
 mm.munmap(at, 65536)
@@ -205,9 +205,9 @@ mm.munmap(at, 65536)
 @pytest.mark.parametrize(
     "before",
     [
-        "at = plain(); mm.mlockall(mm.MCL_FUTURE)",
-        "mm.mlockall(mm.MCL_FUTURE); at = plain(); mm.munlock(at, 65536)",
-        "mm.mlockall(mm.MCL_FUTURE); at = plain()",
+        "at = plain(); mm.mlockall(mman.MCL_FUTURE)",
+        "mm.mlockall(mman.MCL_FUTURE); at = plain(); mm.munlock(at, 65536)",
+        "mm.mlockall(mman.MCL_FUTURE); at = plain()",
     ],
 )
 def test_what_takes_the_place_of_something_unlocked_counts_under_mcl_future(before: str, tmp_path: Path) -> None:

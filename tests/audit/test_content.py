@@ -7,7 +7,7 @@ import pytest
 
 from mlockwipe.audit import content as module
 from mlockwipe.audit.content import content
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.supervisor.keeper import Files
 
 PAGE = mm.PAGE_SIZE
@@ -20,7 +20,7 @@ def files() -> Files:
 
 
 def room() -> int:
-    return mm.mmap(0, PAGES * PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    return mm.mmap(0, PAGES * PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
 
 
 def write(files: Files, address: int, text: bytes) -> None:

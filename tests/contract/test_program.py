@@ -13,13 +13,13 @@ import pytest
 
 from mlockwipe.contract.pattern import FIRST, SECOND, is_painted, is_zero, paint
 from mlockwipe.contract.program import PAGE, Barrier, Program, Signal, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 
 @pytest.fixture
 def page() -> Iterator[int]:
     """The address of four pages."""
-    at = mm.mmap(0, 4 * PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    at = mm.mmap(0, 4 * PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     yield at
     mm.munmap(at, 4 * PAGE)
 

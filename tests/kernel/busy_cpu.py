@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from tests.kernel.in_guest import vmstat
 from tests.kernel.module_in_guest import PARAMETERS
 
@@ -46,18 +46,20 @@ def fork(body: Callable[[], object]) -> int:
 
 
 def mapped() -> int:
-    return mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    return mm.mmap(0, SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
 
 
 def main() -> None:
     let_real_time_tasks_keep_a_cpu()
     os.sched_setaffinity(0, {0})
-    stop = ctypes.c_ubyte.from_address(mm.mmap(0, 1, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS))
+    stop = ctypes.c_ubyte.from_address(
+        mm.mmap(0, 1, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
+    )
     ready, go = os.pipe(), os.pipe()
     at = mapped()
 
     def ends() -> None:
-        mm.mlock2(at, SIZE, mm.MLOCK_ONFAULT)
+        mm.mlock2(at, SIZE, mman.MLOCK_ONFAULT)
         os.sched_setaffinity(0, {1})
         ctypes.memset(at, 1, SIZE)
         os.sched_setaffinity(0, {0})

@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 PAGE = mm.PAGE_SIZE
-READ_WRITE = mm.PROT_READ | mm.PROT_WRITE
-PRIVATE = mm.MAP_PRIVATE | mm.MAP_ANONYMOUS
+READ_WRITE = mman.PROT_READ | mman.PROT_WRITE
+PRIVATE = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS
 
 
 @pytest.mark.parametrize(
     ("call", "number", "attempted"),
     [
         (lambda: mm.mmap(0, 0, 3, PRIVATE), errno.EINVAL, "mmap(0x0, 0, 3, 0x22, -1, 0)"),
-        (lambda: mm.mmap(0, PAGE, 3, mm.MAP_PRIVATE, 999), errno.EBADF, "mmap(0x0, 4096, 3, 0x2, 999, 0)"),
+        (lambda: mm.mmap(0, PAGE, 3, mman.MAP_PRIVATE, 999), errno.EBADF, "mmap(0x0, 4096, 3, 0x2, 999, 0)"),
         (lambda: mm.munmap(1, PAGE), errno.EINVAL, "munmap(0x1, 4096)"),
         (lambda: mm.mremap(1, PAGE, PAGE), errno.EINVAL, "mremap(0x1, 4096, 4096, 0, 0x0)"),
         (lambda: mm.mprotect(PAGE, PAGE, 0), errno.ENOMEM, "mprotect(0x1000, 4096, 0)"),
@@ -46,7 +46,7 @@ def test_an_error_says_what_was_attempted(call: Callable[[], object], number: in
 def test_pages_are_resident_when_they_are_locked() -> None:
     at = mm.mmap(0, 4 * PAGE, READ_WRITE, PRIVATE)
     assert mm.mincore(at, 4 * PAGE) == [False] * 4
-    mm.mlock2(at + PAGE, 2 * PAGE, mm.MLOCK_ONFAULT)
+    mm.mlock2(at + PAGE, 2 * PAGE, mman.MLOCK_ONFAULT)
     assert mm.mincore(at, 4 * PAGE) == [False] * 4
     mm.mlock(at + PAGE, 2 * PAGE)
     assert mm.mincore(at, 4 * PAGE) == [False, True, True, False]
@@ -55,8 +55,8 @@ def test_pages_are_resident_when_they_are_locked() -> None:
 
 def test_moved_pages_are_elsewhere() -> None:
     at = mm.mmap(0, 2 * PAGE, READ_WRITE, PRIVATE)
-    room = mm.mmap(0, 2 * PAGE, mm.PROT_NONE, PRIVATE)
-    assert mm.mremap(at, 2 * PAGE, 2 * PAGE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room) == room
+    room = mm.mmap(0, 2 * PAGE, mman.PROT_NONE, PRIVATE)
+    assert mm.mremap(at, 2 * PAGE, 2 * PAGE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, room) == room
     with pytest.raises(OSError, match="mincore"):
         mm.mincore(at, PAGE)
     mm.munmap(room, 2 * PAGE)

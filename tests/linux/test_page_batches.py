@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.page_batches import drain_page_batches
 
 PAGES = 40  # more than a batch holds, on Linux 6.12 31: the rest waits
@@ -34,7 +34,7 @@ def moved(drained: bool, forbidden: bool = False) -> int:
     """
     everywhere = os.sched_getaffinity(0)
     one, other = sorted(everywhere)[:2]
-    address = mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    address = mm.mmap(0, SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     begin, told = os.pipe(), os.pipe()
     os.sched_setaffinity(0, [one])
     try:

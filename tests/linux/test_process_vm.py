@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mlockwipe.linux import mm, process_vm
+from mlockwipe.linux import mm, mman, process_vm
 from mlockwipe.linux.mm import PAGE_SIZE
 
 SIZE = 3 * PAGE_SIZE
@@ -17,9 +17,9 @@ CONTENT = bytes(range(256)) * (SIZE // 256)
 @pytest.fixture
 def address() -> Iterator[int]:
     """Three pages with CONTENT, of which the last can't be written and not be read."""
-    address = mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    address = mm.mmap(0, SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     ctypes.memmove(address, CONTENT, SIZE)
-    mm.mprotect(address + 2 * PAGE_SIZE, PAGE_SIZE, mm.PROT_NONE)
+    mm.mprotect(address + 2 * PAGE_SIZE, PAGE_SIZE, mman.PROT_NONE)
     yield address
     mm.munmap(address, SIZE)
 

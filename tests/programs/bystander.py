@@ -9,10 +9,10 @@ import signal
 import sys
 from pathlib import Path
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 if "locks" in sys.argv[1:]:
-    page = mm.mmap(0, mm.PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    page = mm.mmap(0, mm.PAGE_SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     mm.mlock(page, mm.PAGE_SIZE)
 
 status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)

@@ -13,7 +13,7 @@ import sys
 import threading
 
 from mlockwipe.contract.pattern import paint
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 
@@ -56,7 +56,7 @@ def main() -> None:
         thread.join()
     print(hashlib.sha256("".join(results[text] for text in texts).encode()).hexdigest())
 
-    address = mm.mmap(0, mm.PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    address = mm.mmap(0, mm.PAGE_SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     paint(address, 1)
     mm.vmsplice(int(sys.argv[1]), address, mm.PAGE_SIZE, 0)
     sys.exit(9)

@@ -4,8 +4,8 @@
 import runpy
 import sys
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
-mm.mlockall(mm.MCL_CURRENT | mm.MCL_FUTURE)
+mm.mlockall(mman.MCL_CURRENT | mman.MCL_FUTURE)
 sys.argv = ["test", "-v", *sys.argv[1:]]
 runpy.run_module("test", run_name="__main__", alter_sys=True)

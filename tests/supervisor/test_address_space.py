@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from mlockwipe.linux import mm, process_vm
+from mlockwipe.linux import mm, mman, process_vm
 from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, X86_64
 from mlockwipe.supervisor import address_space, wipe
 from mlockwipe.supervisor.address_space import AddressSpace
@@ -34,7 +34,7 @@ def space() -> Iterator[AddressSpace]:
 @pytest.fixture
 def pages() -> Iterator[int]:
     """The address of four pages of secret."""
-    at = mm.mmap(0, 4 * PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    at = mm.mmap(0, 4 * PAGE_SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     ctypes.memmove(at, 4 * SECRET, 4 * PAGE_SIZE)
     yield at
     mm.munmap(at, 4 * PAGE_SIZE)
@@ -111,7 +111,7 @@ def test_what_was_saved_in_part_is_cleared(space: AddressSpace, pages: int, monk
 # what passes /proc/PID/mem leaves a copy in a page of the kernel's
 
 
-@pytest.mark.parametrize("protection", [mm.PROT_READ | mm.PROT_WRITE, mm.PROT_READ, mm.PROT_NONE])
+@pytest.mark.parametrize("protection", [mman.PROT_READ | mman.PROT_WRITE, mman.PROT_READ, mman.PROT_NONE])
 def test_what_is_saved_and_brought_back_passes_no_page_of_the_kernel_where_the_program_can_reach_it(
     space: AddressSpace, pages: int, monkeypatch: pytest.MonkeyPatch, protection: int
 ) -> None:
@@ -134,14 +134,14 @@ def test_what_is_saved_and_brought_back_passes_no_page_of_the_kernel_where_the_p
     mm.mprotect(pages, 4 * PAGE_SIZE, protection)
     pending = space.begin(call("munmap", pages, 4 * PAGE_SIZE), os.getpid(), area)
     space.end(pending, -errno.ENOMEM, area)
-    mm.mprotect(pages, 4 * PAGE_SIZE, mm.PROT_READ | mm.PROT_WRITE)
+    mm.mprotect(pages, 4 * PAGE_SIZE, mman.PROT_READ | mman.PROT_WRITE)
     assert content(pages) == 4 * SECRET
     assert (
         through_the_kernel
         == {
-            mm.PROT_READ | mm.PROT_WRITE: set(),
-            mm.PROT_READ: {"written"},
-            mm.PROT_NONE: {"read", "written"},
+            mman.PROT_READ | mman.PROT_WRITE: set(),
+            mman.PROT_READ: {"written"},
+            mman.PROT_NONE: {"read", "written"},
         }[protection]
     )
 
@@ -269,7 +269,7 @@ def test_what_fails_to_be_unmapped_stays_unlocked(space: AddressSpace, pages: in
 # advice that locked memory refuses
 
 
-@pytest.mark.parametrize("advice", [mm.MADV_DONTNEED, mm.MADV_FREE])
+@pytest.mark.parametrize("advice", [mman.MADV_DONTNEED, mman.MADV_FREE])
 def test_what_locked_memory_refuses_wipes_only_what_is_inherited(
     space: AddressSpace, pages: int, advice: int
 ) -> None:
@@ -280,7 +280,7 @@ def test_what_locked_memory_refuses_wipes_only_what_is_inherited(
     assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, advice), os.getpid()) == [
         (pages + PAGE_SIZE, pages + 2 * PAGE_SIZE)
     ]
-    assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, mm.MADV_DONTNEED_LOCKED), os.getpid()) == [
+    assert space.concerns(call("madvise", pages, 2 * PAGE_SIZE, mman.MADV_DONTNEED_LOCKED), os.getpid()) == [
         (pages, pages + 2 * PAGE_SIZE)
     ]
 
@@ -294,7 +294,7 @@ def test_what_was_done_of_it_is_not_undone(space: AddressSpace, pages: int, done
     vector = (ctypes.c_size_t * 4)(pages, PAGE_SIZE, pages + PAGE_SIZE, 3 * PAGE_SIZE)
     area = SaveArea()
     space.ranges.add(pages, pages + 4 * PAGE_SIZE)
-    advice = call("process_madvise", PIDFD_SELF, ctypes.addressof(vector), 2, mm.MADV_DONTNEED_LOCKED)
+    advice = call("process_madvise", PIDFD_SELF, ctypes.addressof(vector), 2, mman.MADV_DONTNEED_LOCKED)
     pending = space.begin(advice, os.getpid(), area)
     assert content(pages) == bytes(4 * PAGE_SIZE)
     new = b"n" * (done * PAGE_SIZE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.linux import io_uring, mm, procfs
+from mlockwipe.linux import io_uring, mm, mman, procfs
 from mlockwipe.linux.io_uring import Ring
 from mlockwipe.supervisor import wipe
 
@@ -53,7 +53,7 @@ def full_pipe() -> Iterator[tuple[int, int]]:
 
 
 def test_a_request_is_in_flight_until_it_is_completed() -> None:
-    at = mm.mmap(0, PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    at = mm.mmap(0, PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     submitting = ring(3)
     assert in_flight() == 0
     with full_pipe() as (read_end, write_end):

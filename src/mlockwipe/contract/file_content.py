@@ -6,7 +6,7 @@ import hashlib
 import mmap
 import os
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 _PART = 1 << 16  # bytes
 
@@ -15,7 +15,7 @@ def in_page_cache(path: str) -> str:
     """Seen through a mapping: a file system such as 9p answers read(2) past the page cache."""
     fd = os.open(path, os.O_RDONLY)
     size = os.fstat(fd).st_size
-    at = mm.mmap(0, size, mm.PROT_READ, mm.MAP_PRIVATE, fd)
+    at = mm.mmap(0, size, mman.PROT_READ, mman.MAP_PRIVATE, fd)
     os.close(fd)
     digest = in_memory(at, size)
     mm.munmap(at, size)

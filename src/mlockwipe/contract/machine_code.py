@@ -4,7 +4,7 @@
 import ctypes
 import signal
 
-from mlockwipe.linux import clone, mm
+from mlockwipe.linux import clone, mm, mman
 
 TYPE_CHECKING = False  # typing's own constant costs the import of typing
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ _STACK = 65536
 
 def place(code: bytes) -> int:
     """The address of `code`, ready to run."""
-    at = mm.mmap(0, len(code), mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+    at = mm.mmap(0, len(code), mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     ctypes.memmove(at, code, len(code))
-    mm.mprotect(at, len(code), mm.PROT_READ | mm.PROT_EXEC)
+    mm.mprotect(at, len(code), mman.PROT_READ | mman.PROT_EXEC)
     return at
 
 
 def share(code: bytes, flags: int = 0, argument: int = 0) -> int:
     """A child that shares this process's memory and runs `code`; its number."""
-    stack = mm.mmap(0, _STACK, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
-    return clone.clone(place(code), stack + _STACK, clone.CLONE_VM | flags | signal.SIGCHLD, argument)
+    stack = mm.mmap(0, _STACK, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
+    return clone.clone(place(code), stack + _STACK, mman.CLONE_VM | flags | signal.SIGCHLD, argument)
 
 
 def vfork(code: bytes, argument: int = 0) -> int:
     """As vfork does: return when the child has executed another program or is gone."""
-    return share(code, clone.CLONE_VFORK, argument)
+    return share(code, mman.CLONE_VFORK, argument)
 
 
 def vfork_exec(path: str, argv: "Sequence[str]") -> int:

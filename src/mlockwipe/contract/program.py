@@ -24,7 +24,7 @@ import sys
 
 from mlockwipe.contract.case import CASES
 from mlockwipe.contract.pattern import is_painted, mark, paint
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 TYPE_CHECKING = False  # typing's own constant costs the import of typing
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ SIZE = PAGES * PAGE
 
 _SHELLS_CHANNEL = 9  # a shell takes no descriptor of two digits
 
-READ_WRITE = mm.PROT_READ | mm.PROT_WRITE
-PRIVATE = mm.MAP_PRIVATE | mm.MAP_ANONYMOUS
+READ_WRITE = mman.PROT_READ | mman.PROT_WRITE
+PRIVATE = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS
 
 
 class Program:
@@ -205,7 +205,7 @@ class Barrier:
     """Where two processes meet. They go on at the same instant: who waits spins, for a sleeper wakes late."""
 
     def __init__(self) -> None:
-        shared = mm.mmap(0, PAGE, READ_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+        shared = mm.mmap(0, PAGE, READ_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
         self._arrived = (ctypes.c_ubyte * 2).from_address(shared)
 
     def wait(self, number: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import function
 from mlockwipe.linux.mm import PAGE_SIZE
 
@@ -41,7 +41,7 @@ class Ram:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = os.fstat(self._fd).st_size
-        self._start = mm.mmap(0, self._size, mm.PROT_READ, mm.MAP_SHARED, self._fd)
+        self._start = mm.mmap(0, self._size, mman.PROT_READ, mman.MAP_SHARED, self._fd)
 
     def close(self) -> None:
         mm.munmap(self._start, self._size)

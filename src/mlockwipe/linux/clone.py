@@ -5,10 +5,6 @@ import ctypes
 
 from mlockwipe.linux.libc import checked, function, syscall
 
-# include/uapi/linux/sched.h
-CLONE_VM = 0x100
-CLONE_VFORK = 0x4000
-
 # arch/x86/entry/syscalls/syscall_64.tbl
 _SYS_CLONE = 56
 _SYS_EXIT = 60

@@ -6,7 +6,7 @@ import functools
 import os
 import struct
 
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import checked, function
 
 _SYS_IO_URING_SETUP = 425
@@ -55,9 +55,9 @@ class Ring:
         self._fd, fields = _setup(entries)
         self._tail, self._array, self._completions = fields[11], fields[16], fields[25]
         # Linux 5.4 and later map both rings at once; the array is what lies last in it.
-        prot = mm.PROT_READ | mm.PROT_WRITE
-        self._ring = mm.mmap(0, self._array + 4 * fields[0], prot, mm.MAP_SHARED, self._fd)
-        self._requests = mm.mmap(0, _ENTRY.size * fields[0], prot, mm.MAP_SHARED, self._fd, _OFF_SQES)
+        prot = mman.PROT_READ | mman.PROT_WRITE
+        self._ring = mm.mmap(0, self._array + 4 * fields[0], prot, mman.MAP_SHARED, self._fd)
+        self._requests = mm.mmap(0, _ENTRY.size * fields[0], prot, mman.MAP_SHARED, self._fd, _OFF_SQES)
 
     def submit_writes(self, fd: int, parts: "list[tuple[int, int, int]]") -> int:
         """Start a write of each (address, length, offset in the file). Returns how many the kernel took."""

@@ -7,12 +7,12 @@ import mmap
 import os
 import resource
 
-from mlockwipe.linux import mm, procfs
+from mlockwipe.linux import mm, mman, procfs
 from mlockwipe.linux.capability import CAP_IPC_LOCK
 from mlockwipe.linux.mm import PAGE_SIZE
 
-_READ_WRITE = mm.PROT_READ | mm.PROT_WRITE
-_PRIVATE = mm.MAP_PRIVATE | mm.MAP_ANONYMOUS
+_READ_WRITE = mman.PROT_READ | mman.PROT_WRITE
+_PRIVATE = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS
 
 # What memfd_secret(2) says where there is none: no such call or secretmem.enable=0, and a container's filter.
 _NO_MEMFD_SECRET = (errno.ENOSYS, errno.EPERM)
@@ -41,8 +41,8 @@ class LockedPages:
         try:
             self.memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory)) + PAGE_SIZE
-            mm.mprotect(self.address - PAGE_SIZE, PAGE_SIZE, mm.PROT_NONE)
-            mm.mprotect(self.address + self.size, PAGE_SIZE, mm.PROT_NONE)
+            mm.mprotect(self.address - PAGE_SIZE, PAGE_SIZE, mman.PROT_NONE)
+            mm.mprotect(self.address + self.size, PAGE_SIZE, mman.PROT_NONE)
             self.secret = self._map_secret_memory()
             if not self.secret:
                 self._lock_private_memory()
@@ -63,7 +63,7 @@ class LockedPages:
         """
         self.lost = "it belongs to the process that forked this one"
         if self.secret:
-            mm.mmap(self.address, self.size, _READ_WRITE, _PRIVATE | mm.MAP_FIXED)
+            mm.mmap(self.address, self.size, _READ_WRITE, _PRIVATE | mman.MAP_FIXED)
 
     def _map_secret_memory(self) -> bool:
         """Map memfd_secret between the guards: False where there is none."""
@@ -75,17 +75,17 @@ class LockedPages:
             raise
         try:
             os.ftruncate(fd, self.size)
-            mm.mmap(self.address, self.size, _READ_WRITE, mm.MAP_SHARED | mm.MAP_FIXED, fd)
+            mm.mmap(self.address, self.size, _READ_WRITE, mman.MAP_SHARED | mman.MAP_FIXED, fd)
         finally:
             os.close(fd)
         return True
 
     def _lock_private_memory(self) -> None:
-        mm.madvise(self.address, self.size, mm.MADV_DONTDUMP)
-        mm.madvise(self.address, self.size, mm.MADV_WIPEONFORK)
+        mm.madvise(self.address, self.size, mman.MADV_DONTDUMP)
+        mm.madvise(self.address, self.size, mman.MADV_WIPEONFORK)
         try:
             # khugepaged copies small pages into a huge one, and frees them as they are
-            mm.madvise(self.address, self.size, mm.MADV_NOHUGEPAGE)
+            mm.madvise(self.address, self.size, mman.MADV_NOHUGEPAGE)
         except OSError as error:
             if error.errno != errno.EINVAL:  # a kernel without huge pages
                 raise

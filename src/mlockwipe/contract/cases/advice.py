@@ -8,13 +8,13 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.in_flight import open_ring
 from mlockwipe.contract.pattern import is_zero
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
 
 def _drop(program: Program, address: int, length: int) -> str | None:
-    error = refused(mm.madvise, address, length, mm.MADV_DONTNEED_LOCKED)
+    error = refused(mm.madvise, address, length, mman.MADV_DONTNEED_LOCKED)
     if error == "EINVAL":
         program.cannot("this kernel has no MADV_DONTNEED_LOCKED (Linux 5.18)")
     return error
@@ -61,7 +61,7 @@ def process_madvise(program: Program) -> None:
     at = program.secret()
     program.show(at)
     pidfd = os.pidfd_open(os.getpid())
-    if refused(mm.process_madvise, pidfd, [(at, SIZE)], mm.MADV_DONTNEED_LOCKED) is not None:
+    if refused(mm.process_madvise, pidfd, [(at, SIZE)], mman.MADV_DONTNEED_LOCKED) is not None:
         program.cannot("this kernel takes no such advice by a pidfd (Linux 6.13)")
     program.look()
     program.check("the range reads as zeros", is_zero(at, PAGES), True)
@@ -71,7 +71,7 @@ def process_madvise(program: Program) -> None:
 def io_uring_madvise(program: Program) -> None:
     at = program.secret()
     program.show(at)
-    result = open_ring(program, 1).madvise(at, SIZE, mm.MADV_DONTNEED_LOCKED)
+    result = open_ring(program, 1).madvise(at, SIZE, mman.MADV_DONTNEED_LOCKED)
     if result == -errno.EINVAL:
         program.cannot("this kernel takes no such advice by io_uring (Linux 5.18)")
     program.check("madvise", result, 0)

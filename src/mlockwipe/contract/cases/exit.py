@@ -12,7 +12,7 @@ from collections.abc import Callable
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever
 from mlockwipe.contract.tasks import threads, wait_until
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.libc import function
 from mlockwipe.linux.prctl import set_undumpable
@@ -159,7 +159,7 @@ def many_ranges(program: Program) -> None:
     def body() -> None:
         for _ in range(PAGES):
             program.show(program.secret(1), 1)
-            mm.mmap(0, mm.PAGE_SIZE, mm.PROT_NONE, mm.MAP_PRIVATE | mm.MAP_ANONYMOUS)
+            mm.mmap(0, mm.PAGE_SIZE, mman.PROT_NONE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
 
     program.reap(program.fork(body))
 
@@ -189,6 +189,6 @@ def odd_file_name(program: Program) -> None:
         for end in ("\f", "\v", "\x1c", "\x85", "\u2028"):
             fd = os.open(f"a{end}b", os.O_RDWR | os.O_CREAT, 0o600)
             os.ftruncate(fd, mm.PAGE_SIZE)
-            mm.mmap(0, mm.PAGE_SIZE, mm.PROT_READ, mm.MAP_PRIVATE, fd)
+            mm.mmap(0, mm.PAGE_SIZE, mman.PROT_READ, mman.MAP_PRIVATE, fd)
 
     program.dies(release)

@@ -8,10 +8,10 @@ from mlockwipe.contract.cases.failed_unmap import fails, seal
 from mlockwipe.contract.cases.unlocked import limit_locking
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
-MOVE = mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED
+MOVE = mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED
 
 
 def _maps_refused(program: Program, more: int) -> None:
@@ -20,16 +20,16 @@ def _maps_refused(program: Program, more: int) -> None:
     unreadable = os.open("file", os.O_WRONLY | os.O_CREAT, 0o600)
     pipe, _ = os.pipe()
     for error, length, flags, fd in (
-        ("EBADF", SIZE, mm.MAP_PRIVATE, 999),
-        ("EACCES", SIZE, mm.MAP_PRIVATE, unreadable),
-        ("ENODEV", SIZE, mm.MAP_PRIVATE, pipe),
-        ("EINVAL", SIZE, mm.MAP_ANONYMOUS, -1),  # neither shared nor private
+        ("EBADF", SIZE, mman.MAP_PRIVATE, 999),
+        ("EACCES", SIZE, mman.MAP_PRIVATE, unreadable),
+        ("ENODEV", SIZE, mman.MAP_PRIVATE, pipe),
+        ("EINVAL", SIZE, mman.MAP_ANONYMOUS, -1),  # neither shared nor private
         ("EINVAL", 0, PRIVATE, -1),
         ("ENOMEM", 1 << 60, PRIVATE, -1),
     ):
-        fails(program, at, error, mm.mmap, at, length, READ_WRITE, flags | mm.MAP_FIXED | more, fd)
-    fails(program, at, "EINVAL", mm.mmap, at + 8, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | more)
-    fails(program, at, "EEXIST", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED_NOREPLACE | more)
+        fails(program, at, error, mm.mmap, at, length, READ_WRITE, flags | mman.MAP_FIXED | more, fd)
+    fails(program, at, "EINVAL", mm.mmap, at + 8, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED | more)
+    fails(program, at, "EEXIST", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED_NOREPLACE | more)
 
 
 @case("L5", "map-refused", KEPT, "MAP_FIXED with files, flags and addresses that mmap refuses")
@@ -44,28 +44,28 @@ def map_refused(program: Program) -> None:
     "the same with MAP_LOCKED",
 )
 def map_locked_refused(program: Program) -> None:
-    _maps_refused(program, mm.MAP_LOCKED)
+    _maps_refused(program, mman.MAP_LOCKED)
 
 
 @case("L5", "map-locked-above-limit", KEPT, "MAP_FIXED | MAP_LOCKED over the limit of locked memory: EAGAIN")
 def map_locked_above_limit(program: Program) -> None:
     at = program.secret()
     limit_locking(PAGES)
-    fails(program, at, "EAGAIN", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+    fails(program, at, "EAGAIN", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED | mman.MAP_LOCKED)
 
 
 @case("L5", "map-sealed", KEPT, "MAP_FIXED over a sealed range: EPERM")
 def map_sealed(program: Program) -> None:
     at = program.secret()
     seal(program, at, SIZE)
-    fails(program, at, "EPERM", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    fails(program, at, "EPERM", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
 
 
 @case("L5", "map-locked-sealed", KEPT, "MAP_FIXED | MAP_LOCKED over a sealed range: EPERM")
 def map_locked_sealed(program: Program) -> None:
     at = program.secret()
     seal(program, at, SIZE)
-    fails(program, at, "EPERM", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+    fails(program, at, "EPERM", mm.mmap, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED | mman.MAP_LOCKED)
 
 
 LARGE = 20 << 20
@@ -91,7 +91,7 @@ def _is_whole(program: Program, at: int) -> None:
 @case("L5", "map-refused-large", KEPT, "MAP_FIXED over 20 MiB with a descriptor that is none: EBADF")
 def map_refused_large(program: Program) -> None:
     at = _large_secret(program)
-    error = refused(mm.mmap, at, LARGE, READ_WRITE, mm.MAP_PRIVATE | mm.MAP_FIXED, 999)
+    error = refused(mm.mmap, at, LARGE, READ_WRITE, mman.MAP_PRIVATE | mman.MAP_FIXED, 999)
     program.check("mmap", error, "EBADF")
     _is_whole(program, at)
 
@@ -99,7 +99,7 @@ def map_refused_large(program: Program) -> None:
 @case("L5", "dontneed-large", KEPT, "MADV_DONTNEED and MADV_FREE of 20 MiB, which locked memory refuses: EINVAL")
 def dontneed_large(program: Program) -> None:
     at = _large_secret(program)
-    for advice in (mm.MADV_DONTNEED, mm.MADV_FREE):
+    for advice in (mman.MADV_DONTNEED, mman.MADV_FREE):
         program.check("madvise", refused(mm.madvise, at, LARGE, advice), "EINVAL")
     _is_whole(program, at)
 
@@ -107,7 +107,7 @@ def dontneed_large(program: Program) -> None:
 @case("L5", "move-onto-large-refused", KEPT, "mremap of nothing onto 20 MiB: EFAULT")
 def move_onto_large_refused(program: Program) -> None:
     at = _large_secret(program)
-    hole = mm.mmap(0, LARGE, mm.PROT_NONE, PRIVATE)
+    hole = mm.mmap(0, LARGE, mman.PROT_NONE, PRIVATE)
     mm.munmap(hole, LARGE)
     program.check("mremap", refused(mm.mremap, hole, LARGE, LARGE, MOVE, at), "EFAULT")
     _is_whole(program, at)
@@ -120,16 +120,16 @@ def move_onto_large_refused(program: Program) -> None:
 def move_refused(program: Program) -> None:
     at = program.secret()
     other = program.plain()
-    room = mm.mmap(0, 2 * SIZE, mm.PROT_NONE, PRIVATE)
-    hole = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
+    room = mm.mmap(0, 2 * SIZE, mman.PROT_NONE, PRIVATE)
+    hole = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
     mm.munmap(hole, SIZE)
     half = HALF * PAGE
     for error, source, length, flags, target in (
         ("EINVAL", at, SIZE, MOVE, room + 8),
         ("EINVAL", at, half, MOVE, at + PAGE),  # onto itself
-        ("EINVAL", at, SIZE, mm.MREMAP_FIXED, room),  # may not move
+        ("EINVAL", at, SIZE, mman.MREMAP_FIXED, room),  # may not move
         ("EINVAL", other + 8, SIZE, MOVE, at),
-        ("EINVAL", other, SIZE, mm.MREMAP_FIXED, at),
+        ("EINVAL", other, SIZE, mman.MREMAP_FIXED, at),
         ("EFAULT", hole, SIZE, MOVE, at),
     ):
         fails(program, at, error, mm.mremap, source, length, length, flags, target)
@@ -138,7 +138,7 @@ def move_refused(program: Program) -> None:
 @case("L5", "move-sealed", KEPT, "mremap of a sealed range: EPERM")
 def move_sealed(program: Program) -> None:
     at = program.secret()
-    room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
+    room = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
     seal(program, at, SIZE)
     fails(program, at, "EPERM", mm.mremap, at, SIZE, SIZE, MOVE, room)
 
@@ -155,7 +155,7 @@ def move_onto_sealed(program: Program) -> None:
 @case("L5", "grow-no-room", KEPT, "mremap that may not move and has no room to grow: ENOMEM")
 def grow_no_room(program: Program) -> None:
     at = program.secret()
-    mm.mmap(at + HALF * PAGE, HALF * PAGE, mm.PROT_NONE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(at + HALF * PAGE, HALF * PAGE, mman.PROT_NONE, PRIVATE | mman.MAP_FIXED)
     fails(program, at, "ENOMEM", mm.mremap, at, HALF * PAGE, SIZE, pages=HALF)
 
 
@@ -163,4 +163,4 @@ def grow_no_room(program: Program) -> None:
 def grow_above_limit(program: Program) -> None:
     at = program.secret()
     limit_locking(PAGES)
-    fails(program, at, "EAGAIN", mm.mremap, at, SIZE, 2 * SIZE, mm.MREMAP_MAYMOVE)
+    fails(program, at, "EAGAIN", mm.mremap, at, SIZE, 2 * SIZE, mman.MREMAP_MAYMOVE)

@@ -10,7 +10,7 @@ from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
@@ -40,7 +40,7 @@ def unmap_refused(program: Program) -> None:
 @case("L5", "drop-refused", KEPT, "madvise that is refused for locked memory, or always: EINVAL")
 def drop_refused(program: Program) -> None:
     at = program.secret()
-    for address, advice in ((at + 8, mm.MADV_DONTNEED_LOCKED), (at, mm.MADV_DONTNEED), (at, 999)):
+    for address, advice in ((at + 8, mman.MADV_DONTNEED_LOCKED), (at, mman.MADV_DONTNEED), (at, 999)):
         fails(program, at, "EINVAL", mm.madvise, address, SIZE, advice)
 
 
@@ -73,10 +73,10 @@ def _no_more_mappings(program: Program) -> Iterator[None]:
     if count > 1 << 18:
         program.cannot(f"vm.max_map_count is {count}: it takes too long to reach")
     size = (count + 2) * PAGE
-    at = mm.mmap(0, size, mm.PROT_NONE, PRIVATE | mm.MAP_NORESERVE)
+    at = mm.mmap(0, size, mman.PROT_NONE, PRIVATE | mman.MAP_NORESERVE)
     refused(mm.munmap, at + 1, PAGE)  # what Python needs for an error it has then
     for page in range(at + PAGE, at + size, 2 * PAGE):
-        if refused(mm.mprotect, page, PAGE, mm.PROT_READ) == "ENOMEM":
+        if refused(mm.mprotect, page, PAGE, mman.PROT_READ) == "ENOMEM":
             break
     else:
         raise RuntimeError("the kernel sets no limit")
@@ -113,7 +113,7 @@ def unmap_half_sealed(program: Program) -> None:
 def unmap_sealed_inaccessible(program: Program) -> None:
     at = program.secret()
     program.show(at)
-    mm.mprotect(at, SIZE, mm.PROT_NONE)
+    mm.mprotect(at, SIZE, mman.PROT_NONE)
     seal(program, at, SIZE)
     program.check("munmap", refused(mm.munmap, at, SIZE), "EPERM")
     program.look()
@@ -138,7 +138,7 @@ def process_madvise_part(program: Program) -> None:
     program.show(locked, HALF)
     pidfd = os.pidfd_open(os.getpid())
     try:
-        done = mm.process_madvise(pidfd, [(at, HALF * PAGE), (locked, HALF * PAGE)], mm.MADV_DONTNEED)
+        done = mm.process_madvise(pidfd, [(at, HALF * PAGE), (locked, HALF * PAGE)], mman.MADV_DONTNEED)
     except OSError:
         program.cannot("this kernel takes no such advice by a pidfd (Linux 6.13)")
     program.check("so much is done", done, HALF * PAGE)

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGES, PRIVATE, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 
 def painted_file(flags: int = os.O_RDWR) -> int:
     """A file of PAGES painted pages, opened with `flags`."""
     fd = os.open("file", os.O_RDWR | os.O_CREAT, 0o600)
     os.ftruncate(fd, SIZE)
-    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd)
+    at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd)
     paint(at, PAGES)
     mm.munmap(at, SIZE)
     os.close(fd)
@@ -23,7 +23,7 @@ def painted_file(flags: int = os.O_RDWR) -> int:
 
 
 def is_unharmed(program: Program, fd: int) -> None:
-    at = mm.mmap(0, SIZE, mm.PROT_READ, mm.MAP_SHARED, fd)
+    at = mm.mmap(0, SIZE, mman.PROT_READ, mman.MAP_SHARED, fd)
     program.intact("the file", at)
 
 
@@ -53,7 +53,7 @@ def _unmap(at: int) -> None:
 
 
 def _map_over(at: int) -> None:
-    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
 
 
 def _kill(at: int) -> None:
@@ -62,17 +62,17 @@ def _kill(at: int) -> None:
 
 @case("L2", "shared-exit", KEPT, "MAP_SHARED, when the program ends")
 def shared_exit(program: Program) -> None:
-    _released(program, os.O_RDWR, mm.MAP_SHARED, READ_WRITE)
+    _released(program, os.O_RDWR, mman.MAP_SHARED, READ_WRITE)
 
 
 @case("L2", "shared-unmap", KEPT, "MAP_SHARED, unmapped")
 def shared_unmap(program: Program) -> None:
-    _released(program, os.O_RDWR, mm.MAP_SHARED, READ_WRITE, _unmap)
+    _released(program, os.O_RDWR, mman.MAP_SHARED, READ_WRITE, _unmap)
 
 
 @case("L2", "shared-mapped-over", KEPT, "MAP_SHARED, mapped over")
 def shared_mapped_over(program: Program) -> None:
-    _released(program, os.O_RDWR, mm.MAP_SHARED, READ_WRITE, _map_over)
+    _released(program, os.O_RDWR, mman.MAP_SHARED, READ_WRITE, _map_over)
 
 
 @case("L2", "shared-dirty", KEPT, "MAP_SHARED, written while locked: what was written reaches the file")
@@ -81,7 +81,7 @@ def shared_dirty(program: Program) -> None:
     os.ftruncate(fd, SIZE)
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd)
+        at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd)
         mm.mlock(at, SIZE)
         paint(at, PAGES)
         program.show(at)
@@ -92,17 +92,17 @@ def shared_dirty(program: Program) -> None:
 
 @case("L2", "shared-read-only", KEPT, "MAP_SHARED of a file that the program may only read")
 def shared_read_only(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_SHARED, mm.PROT_READ)
+    _released(program, os.O_RDONLY, mman.MAP_SHARED, mman.PROT_READ)
 
 
 @case("L2", "private-unchanged-exit", KEPT, "MAP_PRIVATE, nothing changed, when the program ends")
 def private_unchanged_exit(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ)
+    _released(program, os.O_RDONLY, mman.MAP_PRIVATE, mman.PROT_READ)
 
 
 @case("L2", "private-unchanged-unmap", KEPT, "MAP_PRIVATE, nothing changed, unmapped")
 def private_unchanged_unmap(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ, _unmap)
+    _released(program, os.O_RDONLY, mman.MAP_PRIVATE, mman.PROT_READ, _unmap)
 
 
 @case(
@@ -112,7 +112,7 @@ def private_unchanged_unmap(program: Program) -> None:
     "MAP_PRIVATE, readable and executable, as a program's own code is mapped",
 )
 def private_executable(program: Program) -> None:
-    _released(program, os.O_RDONLY, mm.MAP_PRIVATE, mm.PROT_READ | mm.PROT_EXEC)
+    _released(program, os.O_RDONLY, mman.MAP_PRIVATE, mman.PROT_READ | mman.PROT_EXEC)
 
 
 @case("L2", "private-writable-unchanged", KEPT, "MAP_PRIVATE, writable, locked on fault and only read")
@@ -120,8 +120,8 @@ def private_writable_unchanged(program: Program) -> None:
     fd = painted_file(os.O_RDONLY)
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, fd)
-        mm.mlock2(at, SIZE, mm.MLOCK_ONFAULT)
+        at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_PRIVATE, fd)
+        mm.mlock2(at, SIZE, mman.MLOCK_ONFAULT)
         program.show(at)
 
     program.reap(program.fork(body))
@@ -134,8 +134,8 @@ def private_other_pages(program: Program) -> None:
     half = SIZE // 2
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, fd)
-        mm.mlock2(at, SIZE, mm.MLOCK_ONFAULT)
+        at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_PRIVATE, fd)
+        mm.mlock2(at, SIZE, mman.MLOCK_ONFAULT)
         paint(at, PAGES // 2)
         program.show(at + half, PAGES // 2)
 
@@ -146,7 +146,7 @@ def private_other_pages(program: Program) -> None:
 @case("L2", "child-of-locker", KEPT, "a child exits with a file mapping that its parent locked")
 def child_of_locker(program: Program) -> None:
     fd = painted_file(os.O_RDONLY)
-    at = mm.mmap(0, SIZE, mm.PROT_READ, mm.MAP_PRIVATE, fd)
+    at = mm.mmap(0, SIZE, mman.PROT_READ, mman.MAP_PRIVATE, fd)
     mm.mlock(at, SIZE)
     program.reap(program.fork(lambda: program.show(at)))
     is_unharmed(program, fd)
@@ -159,8 +159,8 @@ def own_code(program: Program) -> None:
     fd = painted_file(os.O_RDONLY)
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, mm.PROT_READ | mm.PROT_EXEC, mm.MAP_PRIVATE, fd)
-        lock_all(program, mm.MCL_CURRENT)
+        at = mm.mmap(0, SIZE, mman.PROT_READ | mman.PROT_EXEC, mman.MAP_PRIVATE, fd)
+        lock_all(program, mman.MCL_CURRENT)
         program.show(at)
 
     program.reap(program.fork(body))

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from mlockwipe.contract.case import KEPT, WIPED, case
 from mlockwipe.contract.machine_code import int_80
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import fail, function
 
 HALF = PAGES // 2
-LOW = mm.MAP_32BIT
+LOW = mman.MAP_32BIT
 
 # arch/x86/entry/syscalls/syscall_32.tbl
 EXECVE, GETPID, OLD_MMAP, MUNMAP, MLOCK, MUNLOCK, MLOCKALL = 11, 20, 90, 91, 150, 151, 152
@@ -66,7 +66,7 @@ def _map_over(program: Program, flags: int) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
     program.show(at)
-    call(MMAP2, at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED | flags, 0xFFFFFFFF)
+    call(MMAP2, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED | flags, 0xFFFFFFFF)
     program.look()
 
 
@@ -77,7 +77,7 @@ def i386_fixed(program: Program) -> None:
 
 @case("W2", "i386-fixed-locked", WIPED, "an i386 call maps locked memory over it")
 def i386_fixed_locked(program: Program) -> None:
-    _map_over(program, mm.MAP_LOCKED)
+    _map_over(program, mman.MAP_LOCKED)
 
 
 @case("W2", "i386-old-mmap", WIPED, "the old i386 mmap, which takes its six arguments from memory")
@@ -85,7 +85,7 @@ def i386_old_mmap(program: Program) -> None:
     call = i386(program)
     at = program.secret(flags=LOW)
     block = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | LOW)
-    arguments = (ctypes.c_uint32 * 6)(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED, 0xFFFFFFFF, 0)
+    arguments = (ctypes.c_uint32 * 6)(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED, 0xFFFFFFFF, 0)
     ctypes.memmove(block, arguments, ctypes.sizeof(arguments))
     program.show(at)
     call(OLD_MMAP, block)
@@ -133,7 +133,7 @@ def i386_exec(program: Program) -> None:
 
 @case("W10", "i386-future", WIPED, "an i386 mlockall(MCL_FUTURE)")
 def i386_future(program: Program) -> None:
-    i386(program)(MLOCKALL, mm.MCL_FUTURE)
+    i386(program)(MLOCKALL, mman.MCL_FUTURE)
     at = program.plain()
     program.show(at)
     mm.munmap(at, SIZE)

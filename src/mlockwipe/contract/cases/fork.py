@@ -23,7 +23,7 @@ from mlockwipe.contract.program import (
     sleep_for_ever,
 )
 from mlockwipe.contract.tasks import wait_until
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
@@ -83,7 +83,7 @@ def child_unmaps_part(program: Program) -> None:
 @case("W12", "child-maps-over", WIPED, "the child maps over its copy")
 def child_maps_over(program: Program) -> None:
     def release(at: int) -> None:
-        mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+        mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
         program.look()
 
     inherits(program, release)
@@ -94,8 +94,8 @@ def child_moves(program: Program) -> None:
     at = program.secret()
 
     def body() -> None:
-        room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
-        moved = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room)
+        room = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
+        moved = mm.mremap(at, SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, room)
         paint(moved, PAGES)
         program.show(moved)
 
@@ -111,7 +111,7 @@ def child_moves(program: Program) -> None:
 )
 def child_drops(program: Program) -> None:
     def release(at: int) -> None:
-        mm.madvise(at, SIZE, mm.MADV_DONTNEED)
+        mm.madvise(at, SIZE, mman.MADV_DONTNEED)
         program.look()
 
     inherits(program, release)
@@ -124,7 +124,7 @@ def child_locks(program: Program) -> None:
 
 @case("W12", "child-hides", WIPED, "the child makes its copy inaccessible, then exits")
 def child_hides(program: Program) -> None:
-    inherits(program, lambda at: mm.mprotect(at, SIZE, mm.PROT_NONE))
+    inherits(program, lambda at: mm.mprotect(at, SIZE, mman.PROT_NONE))
 
 
 @case("W12", "child-half-unlocked", WIPED, "the child munlocks half of its copy: the other half when it exits")
@@ -179,7 +179,7 @@ def unlocked_after(program: Program) -> None:
 
 @case("W12", "lockall-child", WIPED, "the child of a program that called mlockall(MCL_FUTURE)")
 def lockall_child(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     inherits(program, lambda at: None)
 
 
@@ -208,7 +208,7 @@ def raw_clone(program: Program) -> None:
 )
 def dontfork(program: Program) -> None:
     at = program.secret()
-    mm.madvise(at, SIZE, mm.MADV_DONTFORK)
+    mm.madvise(at, SIZE, mman.MADV_DONTFORK)
     program.reap(
         program.fork(lambda: program.check("the range in the child", refused(mm.mincore, at, SIZE), "ENOMEM"))
     )
@@ -228,7 +228,7 @@ def wipeonfork(program: Program) -> None:
     from mlockwipe.contract.pattern import is_zero
 
     at = program.secret()
-    mm.madvise(at, SIZE, mm.MADV_WIPEONFORK)
+    mm.madvise(at, SIZE, mman.MADV_WIPEONFORK)
     program.reap(program.fork(lambda: program.check("the child finds zeros", is_zero(at, PAGES), True)))
     program.intact("the parent's own pages", at)
     program.show(at)

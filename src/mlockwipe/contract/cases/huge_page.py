@@ -7,7 +7,7 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, Signal
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HUGE = 2 << 20
 MEDIUM = 64 << 10
@@ -16,9 +16,9 @@ _MEDIUM_PAGES = "/sys/kernel/mm/transparent_hugepage/hugepages-64kB"  # Document
 
 def _huge_page(program: Program) -> int:
     """The address of a locked huge page whose first 2 * PAGES pages are painted."""
-    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mm.MAP_NORESERVE)
+    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mman.MAP_NORESERVE)
     at = -(-start // HUGE) * HUGE
-    mm.madvise(at, HUGE, mm.MADV_HUGEPAGE)
+    mm.madvise(at, HUGE, mman.MADV_HUGEPAGE)
     mm.mlock(at, HUGE)
     paint(at, 2 * PAGES)
     if not _is_huge(at):
@@ -73,7 +73,7 @@ def exit_(program: Program) -> None:
 def dontneed_part(program: Program) -> None:
     at = _huge_page(program)
     program.show(at)
-    mm.madvise(at, SIZE, mm.MADV_DONTNEED_LOCKED)
+    mm.madvise(at, SIZE, mman.MADV_DONTNEED_LOCKED)
     program.look()
     program.intact("the pages after the part", at + SIZE)
 
@@ -81,8 +81,8 @@ def dontneed_part(program: Program) -> None:
 @case("W13", "moved", WIPED, "a part is moved away, and unmapped there")
 def moved(program: Program) -> None:
     at = _huge_page(program)
-    room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
-    part = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room)
+    room = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
+    part = mm.mremap(at, SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, room)
     program.intact("the part that moved", part)
     program.intact("the pages after the part", at + SIZE)
     program.show(part)
@@ -119,13 +119,13 @@ def half_unlocked(program: Program) -> None:
     needs_ram_scan="the kernel does not collapse a page that the witness refers to",
 )
 def collapse(program: Program) -> None:
-    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mm.MAP_NORESERVE)
+    start = mm.mmap(0, 2 * HUGE, READ_WRITE, PRIVATE | mman.MAP_NORESERVE)
     at = -(-start // HUGE) * HUGE
-    mm.madvise(at, HUGE, mm.MADV_NOHUGEPAGE)
+    mm.madvise(at, HUGE, mman.MADV_NOHUGEPAGE)
     mm.mlock(at, HUGE)
     paint(at, HUGE // PAGE)
-    mm.madvise(at, HUGE, mm.MADV_HUGEPAGE)
-    mm.madvise(at, HUGE, mm.MADV_COLLAPSE)
+    mm.madvise(at, HUGE, mman.MADV_HUGEPAGE)
+    mm.madvise(at, HUGE, mman.MADV_COLLAPSE)
     program.look()
     program.intact("the content", at, HUGE // PAGE)
     mm.munmap(at, HUGE)
@@ -161,7 +161,7 @@ def _medium_pages(program: Program) -> int:
         program.cannot("this kernel has no huge pages of 64 KiB")
     start = mm.mmap(0, 4 * MEDIUM, READ_WRITE, PRIVATE)
     at = -(-start // MEDIUM) * MEDIUM
-    mm.madvise(at, 2 * MEDIUM, mm.MADV_HUGEPAGE)
+    mm.madvise(at, 2 * MEDIUM, mman.MADV_HUGEPAGE)
     mm.mlock(at, 2 * MEDIUM)
     paint(at, 2 * PAGES)
     if int(read(f"{_MEDIUM_PAGES}/stats/anon_fault_alloc")) < before + 2:

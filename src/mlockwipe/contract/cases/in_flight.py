@@ -12,7 +12,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import is_painted
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
-from mlockwipe.linux import aio, mm
+from mlockwipe.linux import aio, mm, mman
 from mlockwipe.linux.io_uring import Ring
 
 MANY = 512  # pages: 2 MiB, which a disk needs some time for
@@ -39,7 +39,7 @@ def _content() -> tuple[int, int, int]:
     # io_uring's writes may outlast the process that began them. Truncation waits for all that are in flight.
     os.truncate("file", MANY * PAGE)
     fd = os.open("file", os.O_RDONLY)
-    at = mm.mmap(0, MANY * PAGE, READ_WRITE, mm.MAP_PRIVATE, fd)
+    at = mm.mmap(0, MANY * PAGE, READ_WRITE, mman.MAP_PRIVATE, fd)
     written = previous = 0
     for page in range(at, at + MANY * PAGE, PAGE):
         written += is_painted(page, 1)

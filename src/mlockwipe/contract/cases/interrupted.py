@@ -15,7 +15,7 @@ from collections.abc import Callable
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.contract.tasks import wait_until
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import function
 
 ROUNDS = 300
@@ -63,8 +63,8 @@ def timer_lock(program: Program) -> None:
         program,
         lambda: mm.mlock(at, PAGE),
         lambda: mm.munlock(at, PAGE),
-        lambda: mm.mlock2(at, PAGE, mm.MLOCK_ONFAULT),
-        lambda: mm.mlockall(mm.MCL_FUTURE),
+        lambda: mm.mlock2(at, PAGE, mman.MLOCK_ONFAULT),
+        lambda: mm.mlockall(mman.MCL_FUTURE),
         mm.munlockall,
     )
 
@@ -72,14 +72,14 @@ def timer_lock(program: Program) -> None:
 @case("L7", "timer-unmap", KEPT, "MAP_LOCKED, MAP_FIXED, mremap and munmap under a fast timer", shows=False)
 def timer_unmap(program: Program) -> None:
     def locked(address: int = 0, flags: int = 0) -> int:
-        return mm.mmap(address, 4 * PAGE, READ_WRITE, PRIVATE | mm.MAP_LOCKED | flags)
+        return mm.mmap(address, 4 * PAGE, READ_WRITE, PRIVATE | mman.MAP_LOCKED | flags)
 
     at = locked()
     _under_timer(
         program,
         lambda: mm.munmap(locked(), 4 * PAGE),
-        lambda: locked(at, mm.MAP_FIXED),
-        lambda: mm.mremap(locked(at, mm.MAP_FIXED), 4 * PAGE, 2 * PAGE),
+        lambda: locked(at, mman.MAP_FIXED),
+        lambda: mm.mremap(locked(at, mman.MAP_FIXED), 4 * PAGE, 2 * PAGE),
     )
 
 

@@ -13,7 +13,7 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.exit import sleeping_threads
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, refused, sleep_for_ever
 from mlockwipe.contract.tasks import children, threads, wait_until
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.prctl import become_subreaper
 
@@ -71,7 +71,7 @@ def segv(program: Program) -> None:
 @case("W7", "segv-in-secret", WIPED, "it writes to the secret that it made read-only")
 def segv_in_secret(program: Program) -> None:
     def release(at: int) -> None:
-        mm.mprotect(at, PAGE, mm.PROT_READ)
+        mm.mprotect(at, PAGE, mman.PROT_READ)
         ctypes.memset(at, 1, 1)
 
     _no_core()

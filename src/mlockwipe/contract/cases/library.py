@@ -11,7 +11,7 @@ from mlockwipe.contract.cases.lockall import lock_all
 from mlockwipe.contract.file_content import in_memory, in_page_cache, on_disk
 from mlockwipe.contract.files import read
 from mlockwipe.contract.program import Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mman
 from mlockwipe.linux.libc import libc
 
 
@@ -37,7 +37,7 @@ def _locker_ends(program: Program, end: Callable[[], object], status: int = 0) -
     before = {what: look() for what, look in views.items()}
 
     def body() -> None:
-        lock_all(program, mm.MCL_CURRENT | mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_CURRENT | mman.MCL_FUTURE)
         program.secret()
         end()
 

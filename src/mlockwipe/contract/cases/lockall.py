@@ -21,7 +21,7 @@ from mlockwipe.contract.program import (
     refused,
     sleep_for_ever,
 )
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import function
 
 HALF = PAGES // 2
@@ -36,7 +36,7 @@ def lock_all(program: Program, flags: int) -> None:
 @case("W10", "current-unmap", WIPED, "MCL_CURRENT: a range mapped before it is unmapped")
 def current_unmap(program: Program) -> None:
     at = program.plain()
-    lock_all(program, mm.MCL_CURRENT)
+    lock_all(program, mman.MCL_CURRENT)
     program.show(at)
     mm.munmap(at, SIZE)
     program.look()
@@ -46,7 +46,7 @@ def current_unmap(program: Program) -> None:
 def current_exit(program: Program) -> None:
     def body() -> None:
         at = program.plain()
-        lock_all(program, mm.MCL_CURRENT)
+        lock_all(program, mman.MCL_CURRENT)
         program.show(at)
 
     program.reap(program.fork(body))
@@ -56,7 +56,7 @@ def current_exit(program: Program) -> None:
 def current_sigkill(program: Program) -> None:
     def body() -> None:
         sleeping_threads(3)
-        lock_all(program, mm.MCL_CURRENT | mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_CURRENT | mman.MCL_FUTURE)
         program.show(program.plain())
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -66,7 +66,7 @@ def current_sigkill(program: Program) -> None:
 @case("W10", "current-stack", WIPED, "MCL_CURRENT: pages by which the stack grows later")
 def current_stack(program: Program) -> None:
     def body() -> None:
-        lock_all(program, mm.MCL_CURRENT)
+        lock_all(program, mman.MCL_CURRENT)
         _show_stack(program, _stack_start())
 
     program.reap(program.fork(body))
@@ -74,7 +74,7 @@ def current_stack(program: Program) -> None:
 
 @case("W10", "future-unmap", WIPED, "MCL_FUTURE: a range mapped after it is unmapped")
 def future_unmap(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     at = program.plain()
     program.show(at)
     mm.munmap(at, SIZE)
@@ -84,7 +84,7 @@ def future_unmap(program: Program) -> None:
 @case("W10", "future-exit", WIPED, "MCL_FUTURE: when the program ends")
 def future_exit(program: Program) -> None:
     def body() -> None:
-        mm.mlockall(mm.MCL_FUTURE)
+        mm.mlockall(mman.MCL_FUTURE)
         program.show(program.plain())
 
     program.reap(program.fork(body))
@@ -92,10 +92,10 @@ def future_exit(program: Program) -> None:
 
 @case("W10", "future-replaced", WIPED, "MCL_FUTURE: MAP_FIXED over it, and the new mapping in its turn")
 def future_replaced(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     at = program.plain()
     program.show(at)
-    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
     program.look()
     paint(at, PAGES)
     program.show(at)
@@ -105,8 +105,8 @@ def future_replaced(program: Program) -> None:
 
 @case("W10", "future-inaccessible-first", WIPED, "MCL_FUTURE: mapped inaccessible, made writable later")
 def future_inaccessible_first(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
-    at = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
+    mm.mlockall(mman.MCL_FUTURE)
+    at = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
     mm.mprotect(at, SIZE, READ_WRITE)
     paint(at, PAGES)
     program.show(at)
@@ -116,8 +116,8 @@ def future_inaccessible_first(program: Program) -> None:
 
 @case("W10", "future-moved", WIPED, "MCL_FUTURE: grown by mremap")
 def future_moved(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
-    at = mm.mremap(program.plain(HALF), HALF * PAGE, SIZE, mm.MREMAP_MAYMOVE)
+    mm.mlockall(mman.MCL_FUTURE)
+    at = mm.mremap(program.plain(HALF), HALF * PAGE, SIZE, mman.MREMAP_MAYMOVE)
     paint(at, PAGES)
     program.show(at)
     mm.munmap(at, SIZE)
@@ -134,14 +134,14 @@ def _show_heap(program: Program) -> None:
 
 @case("W10", "future-heap", WIPED, "MCL_FUTURE: the heap grows, and shrinks")
 def future_heap(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     _show_heap(program)
 
 
 @case("W10", "future-heap-exit", WIPED, "MCL_FUTURE: the heap grows, and the program ends")
 def future_heap_exit(program: Program) -> None:
     def body() -> None:
-        mm.mlockall(mm.MCL_FUTURE)
+        mm.mlockall(mman.MCL_FUTURE)
         at = grown_heap()
         paint(at, PAGES)
         program.show(at)
@@ -159,7 +159,7 @@ def future_thread_stack(program: Program) -> None:
         sleep_for_ever()
 
     def body() -> None:
-        mm.mlockall(mm.MCL_FUTURE)
+        mm.mlockall(mman.MCL_FUTURE)
         threading.stack_size(64 * PAGE)
         threading.Thread(target=thread, daemon=True).start()
         shown.wait()
@@ -218,7 +218,7 @@ def _mapped_again(program: Program, unlocked: int) -> None:
 def future_where_unlocked_was(program: Program) -> None:
     def body() -> None:
         at = program.plain()
-        lock_all(program, mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_FUTURE)
         _mapped_again(program, at)
 
     program.reap(program.fork(body))
@@ -227,7 +227,7 @@ def future_where_unlocked_was(program: Program) -> None:
 @case("W10", "future-where-munlocked-was", WIPED, "MCL_FUTURE: mapped where something munlocked was, then exit")
 def future_where_munlocked_was(program: Program) -> None:
     def body() -> None:
-        lock_all(program, mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_FUTURE)
         at = program.plain()
         mm.munlock(at, SIZE)
         _mapped_again(program, at)
@@ -238,7 +238,7 @@ def future_where_munlocked_was(program: Program) -> None:
 @case("W10", "future-heap-where-munlocked-was", WIPED, "MCL_FUTURE: the heap shrinks by what is munlocked, and grows")
 def future_heap_where_munlocked_was(program: Program) -> None:
     def body() -> None:
-        lock_all(program, mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_FUTURE)
         at = grown_heap()
         mm.munlock(at, SIZE)
         mm.brk(at)
@@ -257,7 +257,7 @@ def future_heap_where_munlocked_was(program: Program) -> None:
 )
 def future_where_a_hole_was(program: Program) -> None:
     def body() -> None:
-        lock_all(program, mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_FUTURE)
         start = mm.mmap(0, 2 * SIZE, READ_WRITE, PRIVATE)
         mm.munmap(start + SIZE, SIZE)
         program.check("munlock", refused(mm.munlock, start, 2 * SIZE), "ENOMEM")

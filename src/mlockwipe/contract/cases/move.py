@@ -4,15 +4,15 @@
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
-MOVE = mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED
+MOVE = mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED
 
 
 def _room(size: int = SIZE) -> int:
     """The address of inaccessible pages to move to."""
-    return mm.mmap(0, size, mm.PROT_NONE, PRIVATE | mm.MAP_NORESERVE)
+    return mm.mmap(0, size, mman.PROT_NONE, PRIVATE | mman.MAP_NORESERVE)
 
 
 @case("W3", "shrink", WIPED, "the end that is cut off; the rest keeps every byte")
@@ -66,7 +66,7 @@ def move_part_then_exit(program: Program) -> None:
 @case("W3", "grow-then-unmap", WIPED, "grown, moved by it or not: the new pages are locked too")
 def grow_then_unmap(program: Program) -> None:
     at = program.secret(HALF)
-    grown = mm.mremap(at, HALF * PAGE, SIZE, mm.MREMAP_MAYMOVE)
+    grown = mm.mremap(at, HALF * PAGE, SIZE, mman.MREMAP_MAYMOVE)
     program.intact("the pages that were there", grown, HALF)
     paint(grown, PAGES)
     program.show(grown)
@@ -100,7 +100,7 @@ def onto_locked(program: Program) -> None:
 @case("W3", "dontunmap", WIPED, "MREMAP_DONTUNMAP: the content is at the new place, and goes from there")
 def dontunmap(program: Program) -> None:
     at = program.secret()
-    moved = mm.mremap(at, SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_DONTUNMAP)
+    moved = mm.mremap(at, SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_DONTUNMAP)
     program.intact("the pages that moved", moved)
     program.check("the old place is empty", any(mm.mincore(at, SIZE)), False)
     program.show(moved)

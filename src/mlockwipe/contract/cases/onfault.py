@@ -7,7 +7,7 @@ from mlockwipe.contract.case import KEPT, WIPED, case
 from mlockwipe.contract.cases.lockall import lock_all
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 MANY = 256  # pages, most of them never touched
@@ -16,7 +16,7 @@ MANY = 256  # pages, most of them never touched
 def _sparse() -> int:
     """The address of MANY pages of which the first half dozen or so are resident."""
     at = mm.mmap(0, MANY * PAGE, READ_WRITE, PRIVATE)
-    mm.mlock2(at, MANY * PAGE, mm.MLOCK_ONFAULT)
+    mm.mlock2(at, MANY * PAGE, mman.MLOCK_ONFAULT)
     paint(at, HALF)
     return at
 
@@ -52,8 +52,8 @@ def onfault_holes_stay(program: Program) -> None:
 @case("W10", "onfault-holes-move", WIPED, "MLOCK_ONFAULT: moved, no page more is resident at the new place")
 def onfault_holes_move(program: Program) -> None:
     at = _sparse()
-    room = mm.mmap(0, MANY * PAGE, mm.PROT_NONE, PRIVATE)
-    moved = mm.mremap(at, MANY * PAGE, MANY * PAGE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room)
+    room = mm.mmap(0, MANY * PAGE, mman.PROT_NONE, PRIVATE)
+    moved = mm.mremap(at, MANY * PAGE, MANY * PAGE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, room)
     program.intact("the pages that moved", moved, HALF)
     program.check("pages resident", sum(mm.mincore(moved, MANY * PAGE)), HALF)
     program.show(moved, HALF)
@@ -66,7 +66,7 @@ def onfault_all(program: Program) -> None:
     def body() -> None:
         at = mm.mmap(0, SIZE, READ_WRITE, PRIVATE)
         paint(at, HALF)
-        lock_all(program, mm.MCL_CURRENT | mm.MCL_ONFAULT)
+        lock_all(program, mman.MCL_CURRENT | mman.MCL_ONFAULT)
         paint(at, PAGES)
         program.show(at)
 
@@ -76,7 +76,7 @@ def onfault_all(program: Program) -> None:
 @case("W10", "onfault-future", WIPED, "mlockall(MCL_FUTURE | MCL_ONFAULT): pages touched after it")
 def onfault_future(program: Program) -> None:
     def body() -> None:
-        mm.mlockall(mm.MCL_FUTURE | mm.MCL_ONFAULT)
+        mm.mlockall(mman.MCL_FUTURE | mman.MCL_ONFAULT)
         program.show(program.plain())
 
     program.reap(program.fork(body))
@@ -94,14 +94,14 @@ def onfault_file_not_read(program: Program) -> None:
     os.write(fd, b"content." * (MANY * PAGE // 8))
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    cached = mm.mmap(0, MANY * PAGE, mm.PROT_READ, mm.MAP_SHARED, fd)
+    cached = mm.mmap(0, MANY * PAGE, mman.PROT_READ, mman.MAP_SHARED, fd)
     if sum(mm.mincore(cached, MANY * PAGE)) > HALF:
         program.cannot("the file system keeps every page of a file in memory")
 
     def body() -> None:
-        at = mm.mmap(0, MANY * PAGE, READ_WRITE, mm.MAP_PRIVATE, fd)
-        mm.madvise(at, MANY * PAGE, mm.MADV_RANDOM)  # no read-ahead
-        mm.mlock2(at, MANY * PAGE, mm.MLOCK_ONFAULT)
+        at = mm.mmap(0, MANY * PAGE, READ_WRITE, mman.MAP_PRIVATE, fd)
+        mm.madvise(at, MANY * PAGE, mman.MADV_RANDOM)  # no read-ahead
+        mm.mlock2(at, MANY * PAGE, mman.MLOCK_ONFAULT)
         paint(at, 1)
 
     program.reap(program.fork(body))

@@ -7,7 +7,7 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import read, write
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 CONTENT = b"content." * (SIZE // 8)
@@ -21,7 +21,7 @@ def _file(flags: int) -> int:
 
 def _map(fd: int, prot: int = READ_WRITE) -> int:
     """The address of the file, locked; the first half is changed."""
-    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, fd)
+    at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_PRIVATE, fd)
     mm.mlock(at, SIZE)
     paint(at, HALF)
     mm.mprotect(at, SIZE, prot)
@@ -58,7 +58,7 @@ def opened_read_only(program: Program) -> None:
 @case("W11", "mapped-read-only", WIPED, "changed, then made read-only")
 def mapped_read_only(program: Program) -> None:
     fd = _file(os.O_RDONLY)
-    program.reap(program.fork(lambda: program.show(_map(fd, mm.PROT_READ), HALF)))
+    program.reap(program.fork(lambda: program.show(_map(fd, mman.PROT_READ), HALF)))
     _file_is_unharmed(program)
 
 
@@ -69,7 +69,7 @@ def inaccessible(program: Program) -> None:
     def body() -> None:
         at = _map(fd)
         program.show(at, HALF)
-        mm.mprotect(at, SIZE, mm.PROT_NONE)
+        mm.mprotect(at, SIZE, mman.PROT_NONE)
 
     program.reap(program.fork(body))
     _file_is_unharmed(program)
@@ -87,7 +87,7 @@ def part(program: Program) -> None:
 
 @case("W11", "changed-before-lock", WIPED, "changed before it was locked")
 def changed_before_lock(program: Program) -> None:
-    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_PRIVATE, _file(os.O_RDONLY))
+    at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_PRIVATE, _file(os.O_RDONLY))
     paint(at, HALF)
     mm.mlock(at, SIZE)
     program.show(at, HALF)

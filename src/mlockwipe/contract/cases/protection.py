@@ -8,13 +8,13 @@ from collections.abc import Callable
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.cases.killed import killed, spin
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
 _PROTECTIONS = {
-    "inaccessible": mm.PROT_NONE,
-    "read-only": mm.PROT_READ,
+    "inaccessible": mman.PROT_NONE,
+    "read-only": mman.PROT_READ,
 }
 
 
@@ -73,7 +73,7 @@ for _name, _prot in _PROTECTIONS.items():
     case("W9", f"{_name}-exec", WIPED, f"{_name} when the program replaces itself")(_at_exec(_prot))
     case("W9", f"{_name}-sigkill", WIPED, f"{_name}, or about to be, when the program is killed")(_at_kill(_prot))
 case("W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmapped, the rest keeps every byte")(
-    _at_part_unmap(mm.PROT_NONE)
+    _at_part_unmap(mman.PROT_NONE)
 )
 
 
@@ -86,12 +86,12 @@ case("W9", "inaccessible-part", WIPED, "half of an inaccessible range is unmappe
 def guarded(program: Program) -> None:
     def body() -> None:
         at = program.plain()
-        mm.mprotect(at, PAGE, mm.PROT_NONE)
-        mm.mprotect(at + SIZE - PAGE, PAGE, mm.PROT_NONE)
+        mm.mprotect(at, PAGE, mman.PROT_NONE)
+        mm.mprotect(at + SIZE - PAGE, PAGE, mman.PROT_NONE)
         secret, length = at + PAGE, SIZE - 2 * PAGE
         mm.mlock(secret, length)
         program.show(secret, PAGES - 2)
-        mm.mprotect(secret, length, mm.PROT_NONE)
+        mm.mprotect(secret, length, mman.PROT_NONE)
 
     program.reap(program.fork(body))
 
@@ -106,7 +106,7 @@ def locked_while_inaccessible(program: Program) -> None:
     def body() -> None:
         at = program.plain()
         program.show(at)
-        mm.mprotect(at, SIZE, mm.PROT_NONE)
+        mm.mprotect(at, SIZE, mman.PROT_NONE)
         program.check("mlock", refused(mm.mlock, at, SIZE), "ENOMEM")
 
     program.reap(program.fork(body))
@@ -116,7 +116,7 @@ def locked_while_inaccessible(program: Program) -> None:
 def changing(program: Program) -> None:
     def activity(at: int) -> None:
         for index in range(PAGES):
-            mm.mprotect(at + index * PAGE, PAGE, (mm.PROT_NONE, mm.PROT_READ, READ_WRITE)[index % 3])
+            mm.mprotect(at + index * PAGE, PAGE, (mman.PROT_NONE, mman.PROT_READ, READ_WRITE)[index % 3])
         os.kill(os.getpid(), signal.SIGKILL)
 
     program.dies(activity, -signal.SIGKILL)
@@ -125,7 +125,7 @@ def changing(program: Program) -> None:
 @case("W9", "sealed-inaccessible", WIPED, "inaccessible, and sealed against any change of that")
 def sealed_inaccessible(program: Program) -> None:
     def release(at: int) -> None:
-        mm.mprotect(at, SIZE, mm.PROT_NONE)
+        mm.mprotect(at, SIZE, mman.PROT_NONE)
         if refused(mm.mseal, at, SIZE) == "ENOSYS":
             program.cannot("this kernel has no mseal (Linux 6.10)")
 

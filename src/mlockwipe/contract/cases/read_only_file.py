@@ -8,7 +8,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.cases.file import painted_file
 from mlockwipe.contract.file_content import in_page_cache, on_disk
 from mlockwipe.contract.program import SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 _NOBODY = 65534
 
@@ -34,7 +34,7 @@ def _released(program: Program, sharing: int, release: Callable[[int], object] =
     before = in_page_cache("file"), on_disk("file")
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, mm.PROT_READ, sharing, fd)
+        at = mm.mmap(0, SIZE, mman.PROT_READ, sharing, fd)
         program.show(at)
         _become_nobody(program)
         mm.mlock(at, SIZE)
@@ -51,19 +51,19 @@ def _unmap(at: int) -> None:
 
 @case("L2", "not-writable-private-exit", KEPT, "MAP_PRIVATE of a file that the user may not write, at exit")
 def not_writable_private_exit(program: Program) -> None:
-    _released(program, mm.MAP_PRIVATE)
+    _released(program, mman.MAP_PRIVATE)
 
 
 @case("L2", "not-writable-private-unmap", KEPT, "MAP_PRIVATE of a file that the user may not write, unmapped")
 def not_writable_private_unmap(program: Program) -> None:
-    _released(program, mm.MAP_PRIVATE, _unmap)
+    _released(program, mman.MAP_PRIVATE, _unmap)
 
 
 @case("L2", "not-writable-shared-exit", KEPT, "MAP_SHARED of a file that the user may not write, at exit")
 def not_writable_shared_exit(program: Program) -> None:
-    _released(program, mm.MAP_SHARED)
+    _released(program, mman.MAP_SHARED)
 
 
 @case("L2", "not-writable-shared-unmap", KEPT, "MAP_SHARED of a file that the user may not write, unmapped")
 def not_writable_shared_unmap(program: Program) -> None:
-    _released(program, mm.MAP_SHARED, _unmap)
+    _released(program, mman.MAP_SHARED, _unmap)

@@ -7,7 +7,7 @@ import os
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
@@ -15,7 +15,7 @@ HALF = PAGES // 2
 def _replaced(program: Program, flags: int, prot: int = READ_WRITE, fd: int = -1) -> int:
     at = program.secret()
     program.show(at)
-    mm.mmap(at, SIZE, prot, flags | mm.MAP_FIXED, fd)
+    mm.mmap(at, SIZE, prot, flags | mman.MAP_FIXED, fd)
     program.look()
     return at
 
@@ -27,19 +27,19 @@ def fixed(program: Program) -> None:
 
 @case("W2", "fixed-locked", WIPED, "MAP_FIXED with MAP_LOCKED over it")
 def fixed_locked(program: Program) -> None:
-    _replaced(program, PRIVATE | mm.MAP_LOCKED)
+    _replaced(program, PRIVATE | mman.MAP_LOCKED)
 
 
 @case("W2", "fixed-inaccessible", WIPED, "an inaccessible reservation over it, as allocators give memory back")
 def fixed_inaccessible(program: Program) -> None:
-    _replaced(program, PRIVATE | mm.MAP_NORESERVE, mm.PROT_NONE)
+    _replaced(program, PRIVATE | mman.MAP_NORESERVE, mman.PROT_NONE)
 
 
 @case("W2", "fixed-file", WIPED, "a file over it; the file's content is what the program then reads")
 def fixed_file(program: Program) -> None:
     write("file", b"content." * (SIZE // 8))
     fd = os.open("file", os.O_RDONLY)
-    at = _replaced(program, mm.MAP_PRIVATE, fd=fd)
+    at = _replaced(program, mman.MAP_PRIVATE, fd=fd)
     program.unharmed("the file", ctypes.string_at(at, SIZE) == b"content." * (SIZE // 8))
 
 
@@ -48,7 +48,7 @@ def fixed_middle(program: Program) -> None:
     at = program.secret()
     middle = at + HALF // 2 * PAGE
     program.show(middle, HALF)
-    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
     program.look()
     program.intact("the pages before", at, HALF // 2)
     program.intact("the pages after", middle + HALF * PAGE, HALF // 2)
@@ -64,7 +64,7 @@ def fixed_locked_middle(program: Program) -> None:
     at = program.secret()
     middle = at + HALF // 2 * PAGE
     program.show(middle, HALF)
-    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED | mm.MAP_LOCKED)
+    mm.mmap(middle, HALF * PAGE, READ_WRITE, PRIVATE | mman.MAP_FIXED | mman.MAP_LOCKED)
     program.look()
     program.intact("the pages before", at, HALF // 2)
     program.intact("the pages after", middle + HALF * PAGE, HALF // 2)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.pattern import is_zero, paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 
 def _released(program: Program, address: int, release: Callable[[], object] = lambda: None) -> None:
@@ -24,7 +24,7 @@ def _released(program: Program, address: int, release: Callable[[], object] = la
 
 
 def _anonymous() -> int:
-    return mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+    return mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
 
 
 @case("L3", "anonymous-exit", KEPT, "MAP_SHARED | MAP_ANONYMOUS, when one of two ends")
@@ -41,7 +41,7 @@ def anonymous_unmap(program: Program) -> None:
 @case("L3", "anonymous-mapped-over", KEPT, "MAP_SHARED | MAP_ANONYMOUS, when one of two maps over it")
 def anonymous_mapped_over(program: Program) -> None:
     at = _anonymous()
-    _released(program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED))
+    _released(program, at, lambda: mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED))
 
 
 @case("L3", "anonymous-exec", KEPT, "MAP_SHARED | MAP_ANONYMOUS, when one of two replaces itself")
@@ -53,7 +53,7 @@ def anonymous_exec(program: Program) -> None:
 def memfd(program: Program) -> None:
     fd = os.memfd_create("shared")
     os.ftruncate(fd, SIZE)
-    _released(program, mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd))
+    _released(program, mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd))
 
 
 @case("L3", "memfd-descriptor-only", KEPT, "a memfd that is open elsewhere, but mapped by no other")
@@ -62,13 +62,13 @@ def memfd_descriptor_only(program: Program) -> None:
     os.ftruncate(fd, SIZE)
 
     def body() -> None:
-        at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd)
+        at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd)
         mm.mlock(at, SIZE)
         paint(at, PAGES)
         program.show(at)
 
     program.reap(program.fork(body))
-    program.intact("what the descriptor holds", mm.mmap(0, SIZE, mm.PROT_READ, mm.MAP_SHARED, fd))
+    program.intact("what the descriptor holds", mm.mmap(0, SIZE, mman.PROT_READ, mman.MAP_SHARED, fd))
 
 
 @case("L3", "sysv", KEPT, "a System V segment, when one of two ends")
@@ -85,7 +85,7 @@ def sysv(program: Program) -> None:
 def two_mappings(program: Program) -> None:
     fd = os.memfd_create("shared")
     os.ftruncate(fd, SIZE)
-    first, second = (mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd) for _ in range(2))
+    first, second = (mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd) for _ in range(2))
     mm.mlock(first, SIZE)
     paint(first, PAGES)
     program.show(first)
@@ -97,12 +97,12 @@ def two_mappings(program: Program) -> None:
 @case("L3", "zero-page", KEPT, "a page that was only ever read is the kernel's one page of zeros", shows=False)
 def zero_page(program: Program) -> None:
     def body() -> None:
-        at = mm.mmap(0, SIZE, mm.PROT_READ, PRIVATE)
+        at = mm.mmap(0, SIZE, mman.PROT_READ, PRIVATE)
         mm.mlock(at, SIZE)
         program.check("locked pages never written", is_zero(at, PAGES), True)
 
     program.reap(program.fork(body))
-    program.unharmed("the page of zeros", is_zero(mm.mmap(0, SIZE, mm.PROT_READ, PRIVATE), PAGES))
+    program.unharmed("the page of zeros", is_zero(mm.mmap(0, SIZE, mman.PROT_READ, PRIVATE), PAGES))
 
 
 @case("L3", "memfd-secret", KEPT, "memfd_secret, locked by nature and wiped by the kernel itself", shows=False)
@@ -112,7 +112,7 @@ def memfd_secret(program: Program) -> None:
     except OSError as error:
         program.cannot(f"this kernel has no memfd_secret ({error.strerror})")
     os.ftruncate(fd, SIZE)
-    at = mm.mmap(0, SIZE, READ_WRITE, mm.MAP_SHARED, fd)
+    at = mm.mmap(0, SIZE, READ_WRITE, mman.MAP_SHARED, fd)
     paint(at, PAGES)
 
     def body() -> None:
@@ -137,8 +137,8 @@ def ksm(program: Program) -> None:
 
     at = program.plain()
     other = program.secret()
-    mm.madvise(at, SIZE, mm.MADV_MERGEABLE)
-    mm.madvise(other, SIZE, mm.MADV_MERGEABLE)
+    mm.madvise(at, SIZE, mman.MADV_MERGEABLE)
+    mm.madvise(other, SIZE, mman.MADV_MERGEABLE)
     time.sleep(2)
     mm.munmap(other, SIZE)
     program.intact("the pages of equal content", at)

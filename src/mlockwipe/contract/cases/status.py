@@ -11,10 +11,10 @@ from collections.abc import Callable
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import PAGE, SIZE, Program, Signal, refused, sleep_for_ever
 from mlockwipe.contract.tasks import children, wait_until
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import checked, function
+from mlockwipe.linux.wait import WALL
 
-WALL = 0x40000000  # include/uapi/linux/wait.h: __WALL, children of every kind
 WCLONE = 0x80000000 - (1 << 32)  # __WCLONE, as a signed int
 
 _wait4 = function("wait4", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, sleeps=True)
@@ -245,7 +245,7 @@ def stop_and_continue(program: Program) -> None:
 
 @case("L7", "stays-stopped", KEPT, "a stopped child does nothing until it is continued", shows=False)
 def stays_stopped(program: Program) -> None:
-    counter = mm.mmap(0, PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+    counter = mm.mmap(0, PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
     count = ctypes.c_uint64.from_address(counter)
 
     def body() -> None:
@@ -272,7 +272,7 @@ def stays_stopped(program: Program) -> None:
 
 @case("L7", "threads-stop", KEPT, "all threads of a child stop, and all go on", shows=False)
 def threads_stop(program: Program) -> None:
-    counter = mm.mmap(0, PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+    counter = mm.mmap(0, PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
     counts = (ctypes.c_uint64 * 3).from_address(counter)
 
     def busy(index: int) -> None:
@@ -306,7 +306,7 @@ def threads_stop(program: Program) -> None:
 
 def _robust_mutex() -> int:
     """The address of a robust mutex that processes share."""
-    at = mm.mmap(0, PAGE, mm.PROT_READ | mm.PROT_WRITE, mm.MAP_SHARED | mm.MAP_ANONYMOUS)
+    at = mm.mmap(0, PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
     attributes = ctypes.create_string_buffer(16)
     libc = ctypes.CDLL(None)
     libc.pthread_mutexattr_init(attributes)
@@ -385,7 +385,7 @@ def robust_mutex_exec(program: Program) -> None:
 def robust_mutex_lockall(program: Program) -> None:
     from mlockwipe.contract.cases.lockall import lock_all
 
-    _owner_died(program, lambda: lock_all(program, mm.MCL_CURRENT | mm.MCL_FUTURE), _kill)
+    _owner_died(program, lambda: lock_all(program, mman.MCL_CURRENT | mman.MCL_FUTURE), _kill)
 
 
 @case(

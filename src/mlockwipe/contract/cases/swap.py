@@ -10,7 +10,7 @@ from mlockwipe.contract.memory_cgroup import memory_cgroup
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGES, PRIVATE, READ_WRITE, SIZE, Program, Signal
 from mlockwipe.contract.tasks import swapped
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 LIMIT = 16 << 20  # bytes, of which a group may have so many in memory
@@ -32,7 +32,7 @@ def child_swapped(program: Program) -> None:
 
     def body() -> None:
         paint(at, PAGES)
-        mm.madvise(at, SIZE, mm.MADV_PAGEOUT)
+        mm.madvise(at, SIZE, mman.MADV_PAGEOUT)
 
     os.waitpid(program.fork(body), 0)
     program.look()

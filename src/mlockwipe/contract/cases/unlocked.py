@@ -10,7 +10,7 @@ from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.contract.cases.lockall import lock_all
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import capability, mm
+from mlockwipe.linux import capability, mm, mman
 
 HALF = PAGES // 2
 
@@ -139,8 +139,8 @@ def munlock_half_exit(program: Program) -> None:
 
 @case("L1", "munlock-moved", KEPT, "moved, unlocked at the new place")
 def munlock_moved(program: Program) -> None:
-    room = mm.mmap(0, SIZE, mm.PROT_NONE, PRIVATE)
-    moved = mm.mremap(program.secret(), SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, room)
+    room = mm.mmap(0, SIZE, mman.PROT_NONE, PRIVATE)
+    moved = mm.mremap(program.secret(), SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, room)
     mm.munlock(moved, SIZE)
     _released(program, moved)
 
@@ -156,7 +156,7 @@ def munlockall(program: Program) -> None:
 def munlockall_exit(program: Program) -> None:
     def body() -> None:
         at = program.plain()
-        lock_all(program, mm.MCL_CURRENT | mm.MCL_FUTURE)
+        lock_all(program, mman.MCL_CURRENT | mman.MCL_FUTURE)
         mm.munlockall()
         program.show(at)
 
@@ -165,7 +165,7 @@ def munlockall_exit(program: Program) -> None:
 
 @case("L1", "future-ended", KEPT, "mapped after munlockall has ended MCL_FUTURE")
 def future_ended(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     mm.munlockall()
     _released(program, program.plain())
 
@@ -173,7 +173,7 @@ def future_ended(program: Program) -> None:
 @case("L1", "before-future", KEPT, "mapped before mlockall(MCL_FUTURE), which locks nothing that is there")
 def before_future(program: Program) -> None:
     at = program.plain()
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     _released(program, at)
 
 
@@ -184,7 +184,7 @@ def before_future(program: Program) -> None:
     "MCL_CURRENT: pages by which the heap grows later",
 )
 def heap_after_current(program: Program) -> None:
-    lock_all(program, mm.MCL_CURRENT)
+    lock_all(program, mman.MCL_CURRENT)
     at = grown_heap()
     paint(at, PAGES)
     program.show(at)
@@ -227,7 +227,7 @@ def lock_invalid(program: Program) -> None:
 def mapped_anew(program: Program) -> None:
     at = program.secret()
     mm.munmap(at, SIZE)
-    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
     paint(at, PAGES)
     _released(program, at)
 
@@ -235,7 +235,7 @@ def mapped_anew(program: Program) -> None:
 @case("L1", "mapped-over", KEPT, "unlocked memory that took the place of locked memory by MAP_FIXED")
 def mapped_over(program: Program) -> None:
     at = program.secret()
-    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mm.MAP_FIXED)
+    mm.mmap(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
     paint(at, PAGES)
     _released(program, at)
 
@@ -247,7 +247,7 @@ def mapped_over(program: Program) -> None:
     "an exec ends every lock: memory of the new program, which locks nothing",
 )
 def lock_gone_after_exec(program: Program) -> None:
-    mm.mlockall(mm.MCL_FUTURE)
+    mm.mlockall(mman.MCL_FUTURE)
     program.secret()
     program.exec_again(never_locked_unmap)
 
@@ -286,6 +286,6 @@ def child_own_memory(program: Program) -> None:
 @case("L1", "moved-onto", KEPT, "unlocked memory that was moved to where locked memory was")
 def moved_onto(program: Program) -> None:
     at = program.secret()
-    mm.mremap(program.plain(), SIZE, SIZE, mm.MREMAP_MAYMOVE | mm.MREMAP_FIXED, at)
+    mm.mremap(program.plain(), SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at)
     program.intact("the pages that moved", at)
     _released(program, at)

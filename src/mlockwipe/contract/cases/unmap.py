@@ -7,7 +7,7 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 QUARTER = PAGES // 4
@@ -56,7 +56,7 @@ def by_mlock2(program: Program) -> None:
 
 @case("W1", "map-locked", WIPED, "locked by MAP_LOCKED")
 def by_map_locked(program: Program) -> None:
-    at = mm.mmap(0, SIZE, READ_WRITE, PRIVATE | mm.MAP_LOCKED)
+    at = mm.mmap(0, SIZE, READ_WRITE, PRIVATE | mman.MAP_LOCKED)
     paint(at, PAGES)
     program.show(at)
     mm.munmap(at, SIZE)
@@ -182,7 +182,7 @@ def used_again(program: Program) -> None:
         program.show(at, 1)
         mm.munmap(at, PAGE)
         program.look()
-        mm.mmap(at, PAGE, READ_WRITE, PRIVATE | mm.MAP_FIXED_NOREPLACE)
+        mm.mmap(at, PAGE, READ_WRITE, PRIVATE | mman.MAP_FIXED_NOREPLACE)
         mm.mlock(at, PAGE)
         paint(at, 1)
 
