@@ -10,7 +10,7 @@ from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.contract.files import read
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
-from mlockwipe.linux import mm, mman
+from mlockwipe.linux import mm, mman, shm
 
 HALF = PAGES // 2
 
@@ -52,7 +52,7 @@ def shared_memory_refused(program: Program) -> None:
         fails(program, at, "EINVAL", mm.shmat, segment, at)
     finally:
         mm.shm_remove(segment)
-    fails(program, at, "EINVAL", mm.shmat, -1, at, mm.SHM_REMAP)
+    fails(program, at, "EINVAL", mm.shmat, -1, at, shm.SHM_REMAP)
 
 
 @case("L5", "unmap-no-more-mappings", KEPT, "munmap that would split a mapping at vm.max_map_count: ENOMEM")

@@ -7,7 +7,7 @@ import os
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
-from mlockwipe.linux import mm, mman
+from mlockwipe.linux import mm, mman, shm
 
 HALF = PAGES // 2
 
@@ -76,7 +76,7 @@ def shared_memory(program: Program) -> None:
     program.show(at)
     segment = mm.shmget(SIZE)
     try:
-        mm.shmat(segment, at, mm.SHM_REMAP)
+        mm.shmat(segment, at, shm.SHM_REMAP)
     finally:
         mm.shm_remove(segment)
     program.look()
