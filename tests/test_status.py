@@ -30,7 +30,7 @@ from mlockwipe.status.machine import (
     unescape,
 )
 from mlockwipe.status.processes import locked_processes
-from mlockwipe.status.table import print_status
+from mlockwipe.status.status_table import print_status
 
 LIMITS = (
     "Limit                     Soft Limit           Hard Limit           Units     \n"
