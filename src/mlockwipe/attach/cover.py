@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from mlockwipe.attach.policy import Policy
 from mlockwipe.attach.watch import Watch
 from mlockwipe.linux import prctl
+from mlockwipe.requirements import check_machine
 from mlockwipe.supervisor.attachable import NotAttached
 from mlockwipe.supervisor.attached import Attached
-from mlockwipe.supervisor.front import check_machine, check_report
+from mlockwipe.supervisor.front import check_report
 from mlockwipe.supervisor.report import Report
 
 _FAILED = 125

@@ -9,7 +9,6 @@ import ctypes
 import errno
 import os
 
-from mlockwipe.errors import Refused
 from mlockwipe.linux.libc import fail
 
 TYPE_CHECKING = False
@@ -54,11 +53,23 @@ def has_flag(argument: int, flag: int) -> Compare:
 Rule = tuple[int, str, tuple[Compare, ...]]
 
 
+def version() -> str:
+    """'2.5.4'. ImportError without the library."""
+
+    class Version(ctypes.Structure):
+        _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
+
+    library = _library()
+    library.seccomp_version.restype = ctypes.POINTER(Version)
+    found = library.seccomp_version().contents
+    return f"{found.major}.{found.minor}.{found.micro}"
+
+
 def _library() -> ctypes.PyDLL:
     try:
         library = ctypes.PyDLL("libseccomp.so.2")
-    except OSError:
-        raise Refused("libseccomp is missing: install it (Debian: apt-get install libseccomp2)") from None
+    except OSError as error:
+        raise ImportError(str(error), name="libseccomp.so.2") from None
     context = ctypes.c_void_p
     library.seccomp_init.restype = context
     library.seccomp_init.argtypes = [ctypes.c_uint32]
@@ -84,6 +95,8 @@ def compile_filter(rules_by_arch: "Iterable[tuple[tuple[int, ...], Iterable[Rule
     `rules_by_arch` pairs architectures with their rules; each architecture may stand once. The rules are kept
     apart because libseccomp takes one condition for a call of the same name in every architecture, and i386 has
     two calls named mmap. Calls of an architecture that is not named are allowed.
+
+    ImportError without the library.
     """
     library = _library()
     whole: int | None = None
