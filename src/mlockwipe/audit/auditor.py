@@ -56,7 +56,7 @@ class _UnderWay:
 
 
 class Auditor:
-    """An observer. `say` tells the user something, once for each key. OSError, Refused: as of `Stacks`."""
+    """An observer. `say` tells the user something, once for each key. ImportError without libdw."""
 
     watches_locks = True
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import ends_by_signal
-from mlockwipe.kernel.command import building
+from mlockwipe.kernel.build_progress import building
 from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
