@@ -39,7 +39,7 @@ def patching(patch: str) -> Carrier:
     """A carrier that runs the program itself, after `patch` has changed `Program` for it."""
 
     def wrap(command: Sequence[str]) -> list[str]:
-        head, setup = command.index("-c"), "from mlockwipe.contract.program import main"
+        head, setup = command.index("-c"), "from mlockwipe.contract.run_case import main"
         source = command[head + 1]
         assert setup in source
         return [*command[: head + 1], source.replace(setup, f"exec({patch!r}); {setup}"), *command[head + 2 :]]

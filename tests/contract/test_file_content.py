@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlockwipe.contract import Carrier, all_cases
-from mlockwipe.contract.cases.library import library_text
+from mlockwipe.contract.cases.l02_file_pages import library_text
 from mlockwipe.contract.file_content import in_page_cache, on_disk
 from mlockwipe.contract.judge import judge
 from tests.contract.carriers import patching
@@ -56,7 +56,7 @@ def with_a_library_of_its_own(place: Path, patch: str) -> Carrier:
 
 # The last byte of the library's code is the linker's padding: nothing runs it.
 DAMAGES = """
-from mlockwipe.contract.cases.library import library_text
+from mlockwipe.contract.cases.l02_file_pages import library_text
 from mlockwipe.linux import mm
 
 def mlockall(flags, mlockall=mm.mlockall):

@@ -86,7 +86,7 @@ def test_a_case_that_does_not_exist(name: str) -> None:
 def test_the_program_of_a_case_loads_little() -> None:
     """dataclasses, typing, re and json cost more time than most cases need in all."""
     script = (
-        "import sys, mlockwipe.contract.cases.unmap, mlockwipe.contract.program; "
+        "import sys, mlockwipe.contract.cases.w07_killed, mlockwipe.contract.run_case; "
         "print({'dataclasses', 'typing', 're', 'json', 'pathlib', 'subprocess', 'rich'} & set(sys.modules))"
     )
     paths = f"import sys; sys.path = {sys.path!r}; "

@@ -14,7 +14,7 @@ from mlockwipe.contract.carrier import Carrier
 from mlockwipe.contract.case import Case
 
 _ROOT = str(Path(mlockwipe.__file__).parents[1])
-_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.run_case import main; main()"
 
 
 @dataclass(frozen=True)

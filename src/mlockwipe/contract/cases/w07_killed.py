@@ -3,15 +3,14 @@
 
 import ctypes
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
 from functools import partial
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.cases.exit import sleeping_threads
-from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, Signal, refused, sleep_for_ever
+from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, Program, Signal, sleep_for_ever
+from mlockwipe.contract.steps import killed, no_core, release_early, sleeping_threads, spin
 from mlockwipe.contract.tasks import children, threads, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
@@ -20,43 +19,9 @@ from mlockwipe.linux.prctl import become_subreaper
 RACES = 24
 
 
-def _no_core() -> None:
-    """A core dump would copy the secret to a file, and takes long."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def killed(
-    program: Program,
-    activity: Callable[[int], object],
-    wait: Callable[[int], object] = lambda pid: None,
-    pages: int = PAGES,
-    status: int | None = -signal.SIGKILL,
-) -> None:
-    """A child makes a secret and does `activity(address)`; its parent does `wait(pid)`, kills it and reaps it."""
-    ready = Signal()
-
-    def body() -> None:
-        at = program.secret(pages)
-        program.show(at, pages)
-        ready.give()
-        activity(at)
-
-    pid = program.fork(body)
-    ready.wait()
-    wait(pid)
-    os.kill(pid, signal.SIGKILL)
-    program.reap(pid, status)
-    ready.close()
-
-
 def _until_four_threads(pid: int) -> None:
     while threads(pid) < 4:
         os.sched_yield()
-
-
-def spin(_: int = 0) -> None:
-    while True:
-        pass
 
 
 # By itself
@@ -64,7 +29,7 @@ def spin(_: int = 0) -> None:
 
 @case("W7", "segv", WIPED, "it reads where nothing is mapped")
 def segv(program: Program) -> None:
-    _no_core()
+    no_core()
     program.dies(lambda _: ctypes.string_at(8), -signal.SIGSEGV)
 
 
@@ -74,13 +39,13 @@ def segv_in_secret(program: Program) -> None:
         mm.mprotect(at, PAGE, mman.PROT_READ)
         ctypes.memset(at, 1, 1)
 
-    _no_core()
+    no_core()
     program.dies(release, -signal.SIGSEGV)
 
 
 @case("W7", "abort", WIPED, "it calls abort")
 def abort(program: Program) -> None:
-    _no_core()
+    no_core()
     program.dies(lambda _: os.abort(), -signal.SIGABRT)
 
 
@@ -114,7 +79,7 @@ def seccomp(program: Program) -> None:
         kill_at_getppid()
         os.getppid()
 
-    _no_core()
+    no_core()
     program.dies(release, -signal.SIGSYS)
 
 
@@ -238,15 +203,6 @@ def sigkill_twice(program: Program) -> None:
 @case("W7", "process-mrelease", WIPED, "SIGKILL, and process_mrelease takes the memory back at once")
 def process_mrelease(program: Program) -> None:
     killed(program, lambda _: sleep_for_ever(), release_early)
-
-
-def release_early(pid: int) -> str | None:
-    """Kill a process and take its memory back at once; the error, if that is refused."""
-    pidfd = os.pidfd_open(pid)
-    os.kill(pid, signal.SIGKILL)
-    error = refused(mm.process_mrelease, pidfd)
-    os.close(pidfd)
-    return error
 
 
 @case("W7", "oom-kill", WIPED, "the kernel kills it for the memory it uses")

@@ -2,32 +2,18 @@
 """L5: a munmap, brk or madvise that fails takes nothing."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.contract.files import read
+from mlockwipe.contract.foreign_abi import LOW, MUNMAP, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
+from mlockwipe.contract.steps import fails, grown_heap, seal
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
-
-
-def fails(
-    program: Program,
-    address: int,
-    error: str,
-    call: Callable[..., object],
-    *arguments: int,
-    pages: int = PAGES,
-) -> None:
-    """The pages at `address` are intact after a call of `arguments` that fails with `error`."""
-    program.show(address, pages)
-    program.check("the call", refused(call, *arguments), error)
-    program.look()
-    program.intact("the secret", address, pages)
 
 
 @case("L5", "unmap-refused", KEPT, "munmap with arguments that it refuses: EINVAL")
@@ -84,12 +70,6 @@ def _no_more_mappings(program: Program) -> Iterator[None]:
     mm.munmap(at, size)
 
 
-def seal(program: Program, address: int, length: int) -> None:
-    """mseal, or the end of the case."""
-    if refused(mm.mseal, address, length) == "ENOSYS":
-        program.cannot("this kernel has no mseal (Linux 6.10)")
-
-
 @case("L5", "unmap-sealed", KEPT, "munmap of a sealed range: EPERM")
 def unmap_sealed(program: Program) -> None:
     at = program.secret()
@@ -144,3 +124,13 @@ def process_madvise_part(program: Program) -> None:
     program.check("so much is done", done, HALF * PAGE)
     program.look()
     program.intact("the locked half", locked, HALF)
+
+
+@case("L5", "i386-unmap-unaligned", KEPT, "an i386 munmap from inside a page: EINVAL")
+def i386_unmap_unaligned(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at)
+    program.check("munmap", refused(call, MUNMAP, at + 8, SIZE), "EINVAL")
+    program.look()
+    program.intact("the secret", at)

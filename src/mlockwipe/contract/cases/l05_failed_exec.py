@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.cases.exit import sleeping_threads
 from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, Program, refused
+from mlockwipe.contract.steps import sleeping_threads
 from mlockwipe.contract.tasks import threads as threads_of
 from mlockwipe.linux.libc import checked, function
 

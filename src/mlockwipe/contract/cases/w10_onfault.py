@@ -4,9 +4,9 @@
 import os
 
 from mlockwipe.contract.case import KEPT, WIPED, case
-from mlockwipe.contract.cases.lockall import lock_all
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
+from mlockwipe.contract.steps import lock_all
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2

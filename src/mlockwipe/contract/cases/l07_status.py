@@ -3,13 +3,12 @@
 
 import ctypes
 import os
-import resource
 import signal
 import threading
-from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import PAGE, SIZE, Program, Signal, refused, sleep_for_ever
+from mlockwipe.contract.steps import no_core, release_early
 from mlockwipe.contract.tasks import children, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import checked, function
@@ -23,10 +22,6 @@ _wait4 = function("wait4", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c
 def _wait_for_any(options: int) -> None:
     """wait4 with options that os.waitpid takes for too large."""
     checked(_wait4(-1, None, options, None), "wait4()")
-
-
-def _no_core() -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 @case("L7", "exit-status", KEPT, "the exit status of the program itself", shows=False, status=42)
@@ -63,7 +58,7 @@ def child_exit_status(program: Program) -> None:
 
 @case("L7", "child-signal-status", KEPT, "signals that ended children", shows=False)
 def child_signal_status(program: Program) -> None:
-    _no_core()
+    no_core()
     for number in (
         signal.SIGHUP,
         signal.SIGINT,
@@ -201,8 +196,6 @@ def subreaper(program: Program) -> None:
 
 @case("L7", "process-mrelease", KEPT, "process_mrelease of a child that was killed", shows=False)
 def process_mrelease(program: Program) -> None:
-    from mlockwipe.contract.cases.killed import release_early
-
     def body() -> None:
         program.secret()
         sleep_for_ever()
@@ -299,110 +292,6 @@ def threads_stop(program: Program) -> None:
         os.sched_yield()
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
-
-
-# Robust mutexes: the kernel tells the next owner that the last one died
-
-
-def _robust_mutex() -> int:
-    """The address of a robust mutex that processes share."""
-    at = mm.mmap(0, PAGE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_SHARED | mman.MAP_ANONYMOUS)
-    attributes = ctypes.create_string_buffer(16)
-    libc = ctypes.CDLL(None)
-    libc.pthread_mutexattr_init(attributes)
-    libc.pthread_mutexattr_setpshared(attributes, 1)
-    libc.pthread_mutexattr_setrobust(attributes, 1)
-    libc.pthread_mutex_init(ctypes.c_void_p(at), attributes)
-    return at
-
-
-def _owner_died(program: Program, lock: Callable[[], object], end: Callable[[], object]) -> None:
-    import errno
-
-    mutex = ctypes.c_void_p(_robust_mutex())
-    libc = ctypes.CDLL(None)
-
-    def body() -> None:
-        lock()
-        libc.pthread_mutex_lock(mutex)
-        end()
-
-    os.waitpid(program.fork(body), 0)
-    program.check("the next owner is told", libc.pthread_mutex_trylock(mutex), errno.EOWNERDEAD)
-
-
-def _lock_list_head() -> None:
-    """Lock the page in which the C library keeps the list of this thread's robust mutexes."""
-    from mlockwipe.linux.libc import syscall
-
-    head, length = ctypes.c_void_p(), ctypes.c_size_t()
-    get_robust_list = 274
-    checked(
-        syscall(get_robust_list, 0, ctypes.addressof(head), ctypes.addressof(length), 0, 0, 0),
-        "get_robust_list()",
-    )
-    mm.mlock(head.value or 0, length.value)
-
-
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-@case(
-    "L7",
-    "robust-mutex-exit",
-    KEPT,
-    "the owner of a robust mutex exits, with the list of its mutexes locked",
-    shows=False,
-)
-def robust_mutex_exit(program: Program) -> None:
-    _owner_died(program, _lock_list_head, lambda: os._exit(0))
-
-
-@case(
-    "L7",
-    "robust-mutex-sigkill",
-    KEPT,
-    "the owner of a robust mutex is killed, with the list locked",
-    shows=False,
-)
-def robust_mutex_sigkill(program: Program) -> None:
-    _owner_died(program, _lock_list_head, _kill)
-
-
-@case(
-    "L7",
-    "robust-mutex-exec",
-    KEPT,
-    "the owner of a robust mutex replaces itself, with the list locked",
-    shows=False,
-)
-def robust_mutex_exec(program: Program) -> None:
-    _owner_died(program, _lock_list_head, lambda: os.execv("/bin/true", ["true"]))
-
-
-@case("L7", "robust-mutex-lockall", KEPT, "the owner of a robust mutex is killed after mlockall", shows=False)
-def robust_mutex_lockall(program: Program) -> None:
-    from mlockwipe.contract.cases.lockall import lock_all
-
-    _owner_died(program, lambda: lock_all(program, mman.MCL_CURRENT | mman.MCL_FUTURE), _kill)
-
-
-@case(
-    "L7",
-    "thread-end-word",
-    KEPT,
-    "CLONE_CHILD_CLEARTID: a thread that ends clears its word, which is locked",
-    shows=False,
-)
-def thread_end_word(program: Program) -> None:
-    # pthread_join waits for that word: it would sleep for ever, or a whole page of the C library's would be
-    # gone.
-    for _ in range(5):
-        thread = threading.Thread(target=_lock_list_head)
-        thread.start()
-        thread.join()
-        program.check("the thread is gone", thread.is_alive(), False)
 
 
 # A program that traces

@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.foreign_abi import EXIT_GROUP, LOW, MLOCK, i386
 from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever
+from mlockwipe.contract.steps import sleeping_threads
 from mlockwipe.contract.tasks import threads, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
@@ -19,20 +21,6 @@ from mlockwipe.linux.prctl import set_undumpable
 
 # It gives up the interpreter's lock, which the thread that ends here would hold for ever.
 _pthread_exit = function("pthread_exit", None, ctypes.c_void_p, sleeps=True)
-
-
-def sleeping_threads(count: int) -> None:
-    """Start threads that sleep, and return when they do."""
-    for _ in range(count):
-        thread = threading.Thread(target=sleep_in_lock, daemon=True)
-        thread.start()
-        wait_until("S", os.getpid(), thread.native_id)
-
-
-def sleep_in_lock() -> None:
-    lock = threading.Lock()
-    lock.acquire()
-    lock.acquire()
 
 
 @case("W6", "return", WIPED, "the program itself returns from main")
@@ -192,3 +180,16 @@ def odd_file_name(program: Program) -> None:
             mm.mmap(0, mm.PAGE_SIZE, mman.PROT_READ, mman.MAP_PRIVATE, fd)
 
     program.dies(release)
+
+
+@case("W6", "i386-exit", WIPED, "locked by an i386 call, and ended by one")
+def i386_exit(program: Program) -> None:
+    call = i386(program)
+
+    def body() -> None:
+        at = program.plain(flags=LOW)
+        call(MLOCK, at, SIZE)
+        program.show(at)
+        call(EXIT_GROUP, 9)
+
+    program.reap(program.fork(body), 9)

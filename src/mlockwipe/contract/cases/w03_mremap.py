@@ -2,6 +2,7 @@
 """W3: mremap of a locked range. Pages move, and none is copied: what is left behind is empty."""
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.foreign_abi import LOW, MREMAP, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, SIZE, Program, refused
 from mlockwipe.linux import mm, mman
@@ -119,3 +120,13 @@ def move_two_mappings(program: Program) -> None:
     program.show(room, HALF)
     mm.munmap(room, SIZE)
     program.look()
+
+
+@case("W3", "i386-shrink", WIPED, "an i386 mremap shrinks it")
+def i386_shrink(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at + HALF * PAGE, HALF)
+    call(MREMAP, at, SIZE, HALF * PAGE, 0, 0)
+    program.look()
+    program.intact("the pages that stay", at, HALF)

@@ -5,9 +5,9 @@ import errno
 import os
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.cases.in_flight import open_ring
 from mlockwipe.contract.pattern import is_zero
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
+from mlockwipe.contract.steps import open_ring
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2

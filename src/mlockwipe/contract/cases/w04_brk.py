@@ -4,17 +4,10 @@
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program
+from mlockwipe.contract.steps import grown_heap
 from mlockwipe.linux import mm
 
 HALF = PAGES // 2
-
-
-def grown_heap(size: int = SIZE) -> int:
-    """The address of the first whole page after what was the heap's end, with `size` bytes of heap behind it."""
-    at = -(-mm.brk() // PAGE) * PAGE
-    if mm.brk(at + size) != at + size:
-        raise RuntimeError("the heap can't grow")
-    return at
 
 
 @case("W4", "shrink", WIPED, "all that was locked goes")

@@ -12,8 +12,8 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import is_painted
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
+from mlockwipe.contract.steps import open_ring, sleeping_threads
 from mlockwipe.linux import aio, mm, mman
-from mlockwipe.linux.io_uring import Ring
 
 MANY = 512  # pages: 2 MiB, which a disk needs some time for
 PREVIOUS = b"previous" * (PAGE // 8)  # what the file holds before
@@ -100,8 +100,6 @@ def aio_exec(program: Program) -> None:
 @case("L6", "aio-threads", KEPT, "SIGKILL of four threads during native AIO", shows=False)
 def aio_threads(program: Program) -> None:
     def write(fd: int, at: int) -> None:
-        from mlockwipe.contract.cases.exit import sleeping_threads
-
         sleeping_threads(3)
         _aio(fd, at)
 
@@ -109,16 +107,6 @@ def aio_threads(program: Program) -> None:
 
 
 # io_uring ends with the process, and cancels what it has not begun.
-
-
-def open_ring(program: Program, entries: int) -> Ring:
-    """A ring, or the end of the case."""
-    try:
-        return Ring(entries)
-    except PermissionError:
-        program.cannot("io_uring is switched off: kernel.io_uring_disabled, or a seccomp filter")
-    except OSError as error:
-        program.cannot(f"this kernel has no io_uring ({error.strerror})")
 
 
 def _uring(program: Program) -> Writer:

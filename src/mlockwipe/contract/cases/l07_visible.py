@@ -8,7 +8,8 @@ from contextlib import suppress
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import names, read, target
-from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program
+from mlockwipe.contract.foreign_abi import LOW, OLD_MMAP, i386
+from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
 from mlockwipe.contract.tasks import threads
 from mlockwipe.linux import mm
 
@@ -150,4 +151,14 @@ def errors(program: Program) -> None:
     program.check("mlock2 with a wrong flag", refused(mm.mlock2, at, PAGE, 8), "EINVAL")
     program.check("mlockall of nothing", refused(mm.mlockall, 0), "EINVAL")
     program.check("mlockall with a wrong flag", refused(mm.mlockall, 64), "EINVAL")
+    program.intact("the secret", at)
+
+
+@case("L7", "i386-map-refused", KEPT, "an i386 mmap whose arguments are in memory that is not there: EFAULT")
+def i386_map_refused(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at)
+    program.check("mmap", refused(call, OLD_MMAP, 1), "EFAULT")
+    program.look()
     program.intact("the secret", at)

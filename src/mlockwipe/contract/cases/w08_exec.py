@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: MIT
 """W8: the program replaces itself by another. The pages are judged while the new program runs."""
 
+import ctypes
 import os
 import signal
 import threading
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.cases.exit import sleeping_threads
 from mlockwipe.contract.files import write
-from mlockwipe.contract.program import PAGE, PAGES, Program, sleep_for_ever
+from mlockwipe.contract.foreign_abi import EXECVE, LOW, i386
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, Program, sleep_for_ever
+from mlockwipe.contract.steps import sleeping_threads
+from mlockwipe.linux import mm
 
 
 @case("W8", "program", WIPED, "the program itself, of one thread")
@@ -115,3 +118,19 @@ def _unloadable() -> bytes:
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 2, 62, 1, where, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, where, where, PAGE, PAGE, PAGE)
     return (header + segment).ljust(PAGES * PAGE, b"\0")
+
+
+@case("W8", "i386-exec", WIPED, "an i386 execve replaces the program")
+def i386_exec(program: Program) -> None:
+    call = i386(program)
+    program.show(program.secret())
+    argv = [b"/bin/sh", b"-c", program.looker().encode()]
+    strings = mm.mmap(0, 4 * PAGE, READ_WRITE, PRIVATE | LOW)
+    vector = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | LOW)
+    pointers = (ctypes.c_uint32 * (len(argv) + 1)).from_address(vector)
+    end = strings
+    for index, argument in enumerate(argv):
+        ctypes.memmove(end, argument + b"\0", len(argument) + 1)
+        pointers[index] = end
+        end += len(argument) + 1
+    call(EXECVE, strings, vector, 0)

@@ -6,6 +6,7 @@ import os
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
+from mlockwipe.contract.foreign_abi import LOW, MMAP2, OLD_MMAP, i386
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
 from mlockwipe.linux import mm, mman
 
@@ -81,3 +82,33 @@ def shared_memory(program: Program) -> None:
         mm.shm_remove(segment)
     program.look()
     mm.shmdt(at)
+
+
+def _map_over(program: Program, flags: int) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at)
+    call(MMAP2, at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED | flags, 0xFFFFFFFF)
+    program.look()
+
+
+@case("W2", "i386-fixed", WIPED, "an i386 call maps over it")
+def i386_fixed(program: Program) -> None:
+    _map_over(program, 0)
+
+
+@case("W2", "i386-fixed-locked", WIPED, "an i386 call maps locked memory over it")
+def i386_fixed_locked(program: Program) -> None:
+    _map_over(program, mman.MAP_LOCKED)
+
+
+@case("W2", "i386-old-mmap", WIPED, "the old i386 mmap, which takes its six arguments from memory")
+def i386_old_mmap(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    block = mm.mmap(0, PAGE, READ_WRITE, PRIVATE | LOW)
+    arguments = (ctypes.c_uint32 * 6)(at, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED, 0xFFFFFFFF, 0)
+    ctypes.memmove(block, arguments, ctypes.sizeof(arguments))
+    program.show(at)
+    call(OLD_MMAP, block)
+    program.look()

@@ -5,6 +5,7 @@ import threading
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
+from mlockwipe.contract.foreign_abi import LOW, MLOCK, MUNMAP, X32_MLOCK, X32_MUNMAP, call_x32, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.linux import mm, mman
@@ -213,4 +214,32 @@ def compaction(program: Program) -> None:
         program.cannot(f"compaction can't be asked for: {error.strerror}")
     program.intact("the secret", at)
     mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W1", "i386-unmap", WIPED, "an i386 call unmaps")
+def i386_unmap(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    program.show(at)
+    call(MUNMAP, at, SIZE)
+    program.look()
+
+
+@case("W1", "i386-lock", WIPED, "an i386 call locks")
+def i386_lock(program: Program) -> None:
+    call = i386(program)
+    at = program.plain(flags=LOW)
+    call(MLOCK, at, SIZE)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W1", "x32", WIPED, "an x32 call locks, another unmaps")
+def x32(program: Program) -> None:
+    at = program.plain()
+    call_x32(program, X32_MLOCK, at, SIZE)
+    program.show(at)
+    call_x32(program, X32_MUNMAP, at, SIZE)
     program.look()

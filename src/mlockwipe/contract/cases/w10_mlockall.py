@@ -7,9 +7,8 @@ import signal
 import threading
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.cases.exit import sleeping_threads
-from mlockwipe.contract.cases.heap import grown_heap
 from mlockwipe.contract.files import read
+from mlockwipe.contract.foreign_abi import MLOCKALL, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import (
     PAGE,
@@ -21,16 +20,11 @@ from mlockwipe.contract.program import (
     refused,
     sleep_for_ever,
 )
+from mlockwipe.contract.steps import grown_heap, lock_all, sleeping_threads
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import function
 
 HALF = PAGES // 2
-
-
-def lock_all(program: Program, flags: int) -> None:
-    """mlockall, or the end of the case: an interpreter as a whole is more than an ordinary user may lock."""
-    if error := refused(mm.mlockall, flags):
-        program.cannot(f"mlockall is refused with {error}: it needs `ulimit -l` above the size of an interpreter")
 
 
 @case("W10", "current-unmap", WIPED, "MCL_CURRENT: a range mapped before it is unmapped")
@@ -267,3 +261,12 @@ def future_where_a_hole_was(program: Program) -> None:
         program.show(at)
 
     program.reap(program.fork(body))
+
+
+@case("W10", "i386-future", WIPED, "an i386 mlockall(MCL_FUTURE)")
+def i386_future(program: Program) -> None:
+    i386(program)(MLOCKALL, mman.MCL_FUTURE)
+    at = program.plain()
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()

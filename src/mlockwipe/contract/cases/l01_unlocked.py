@@ -2,23 +2,16 @@
 """L1: memory that was unlocked before its release, or was never locked, is left alone. The off switch."""
 
 import os
-import resource
 import signal
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.cases.heap import grown_heap
-from mlockwipe.contract.cases.lockall import lock_all
+from mlockwipe.contract.foreign_abi import LOW, MUNLOCK, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.linux import capability, mm, mman
+from mlockwipe.contract.steps import grown_heap, limit_locking, lock_all
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
-
-
-def limit_locking(pages: int) -> None:
-    """Let this process lock so many pages and no more, whoever runs it."""
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (pages * PAGE, pages * PAGE))
-    capability.drop(capability.CAP_IPC_LOCK)
 
 
 def _released(program: Program, address: int, pages: int = PAGES) -> None:
@@ -289,3 +282,13 @@ def moved_onto(program: Program) -> None:
     mm.mremap(program.plain(), SIZE, SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at)
     program.intact("the pages that moved", at)
     _released(program, at)
+
+
+@case("L1", "i386-munlock", KEPT, "an i386 call unlocks")
+def i386_munlock(program: Program) -> None:
+    call = i386(program)
+    at = program.secret(flags=LOW)
+    call(MUNLOCK, at, SIZE)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()

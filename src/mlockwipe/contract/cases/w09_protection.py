@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable
 
 from mlockwipe.contract.case import WIPED, case
-from mlockwipe.contract.cases.killed import killed, spin
 from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.steps import killed, spin
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2

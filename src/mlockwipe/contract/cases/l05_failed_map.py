@@ -4,10 +4,9 @@
 import os
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.cases.failed_unmap import fails, seal
-from mlockwipe.contract.cases.unlocked import limit_locking
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.steps import fails, limit_locking, seal
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
