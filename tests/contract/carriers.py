@@ -2,12 +2,25 @@
 """Carriers that are not what they should be, made to be found out."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from mlockwipe.contract import Carrier
+
+@dataclass(frozen=True)
+class Wrapping:
+    """What makes any command line of the one that it is given; it has no limits."""
+
+    name: str
+    wrap: Callable[[Sequence[str]], list[str]]
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        return self.wrap(argv)
+
+    def limit(self, case: str) -> str | None:
+        return None
 
 
-def acting(script: str) -> Carrier:
+def acting(script: str) -> Wrapping:
     """A carrier that runs `script` in place of the program.
 
     The script knows `witness` and `channel`, and has `tell(**message)`, `show(*pages)` and `PATTERN`, a page of it.
@@ -16,7 +29,7 @@ def acting(script: str) -> Carrier:
     def wrap(command: Sequence[str]) -> list[str]:
         return [sys.executable, "-I", "-S", "-c", _ACTOR + script, *command[-2:]]
 
-    return Carrier("acting", wrap)
+    return Wrapping("acting", wrap)
 
 
 _ACTOR = """
@@ -35,7 +48,7 @@ def show(*pages):
 """
 
 
-def patching(patch: str) -> Carrier:
+def patching(patch: str) -> Wrapping:
     """A carrier that runs the program itself, after `patch` has changed `Program` for it."""
 
     def wrap(command: Sequence[str]) -> list[str]:
@@ -44,7 +57,7 @@ def patching(patch: str) -> Carrier:
         assert setup in source
         return [*command[: head + 1], source.replace(setup, f"exec({patch!r}); {setup}"), *command[head + 2 :]]
 
-    return Carrier("patching", wrap)
+    return Wrapping("patching", wrap)
 
 
 # Whatever is shown is zeroed in place, at once, and in the file that it is mapped from: nothing that the program

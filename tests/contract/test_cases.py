@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from mlockwipe.contract import Case, Result, all_cases, as_expected, bare, verify
-from mlockwipe.contract.case import KEPT, WIPED, case
+from mlockwipe.carriers.none import NONE
+from mlockwipe.contract.case import KEPT, WIPED, Case, case
+from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.judge import judge, judge_by
+from mlockwipe.contract.result import Result, as_expected
+from mlockwipe.contract.runner import verify
 from mlockwipe.contract.witness import witness
 from tests.contract.carriers import patching, wiping_everything
 from tests.contract.test_rows import ROWS
@@ -31,7 +34,7 @@ def by_name(case: Case) -> str:
 
 @pytest.fixture(scope="module")
 def bare_results() -> Mapping[str, Result]:
-    return {result.case: result for result in verify([bare()])["none"]}
+    return {result.case: result for result in verify([NONE])["none"]}
 
 
 @pytest.fixture(scope="module")
