@@ -13,7 +13,7 @@ from mlockwipe.contract.judge import judge, judge_by
 from mlockwipe.contract.result import Result, as_expected
 from mlockwipe.contract.runner import verify
 from mlockwipe.contract.witness import witness
-from tests.contract.carriers import patching, wiping_everything
+from tests.contract.fakes import patching, wiping_everything
 from tests.contract.test_rows import ROWS
 
 CASES = all_cases()

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable
 
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, Signal, refused
-from mlockwipe.contract.tasks import wait_until
+from mlockwipe.contract.task_states import wait_until
 from mlockwipe.linux import mm
 
 TYPE_CHECKING = False  # typing's own constant costs the import of typing

@@ -8,7 +8,7 @@ import threading
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import SIZE, Program, Signal, sleep_for_ever
-from mlockwipe.contract.tasks import wait_until
+from mlockwipe.contract.task_states import wait_until
 from mlockwipe.linux import mm
 from mlockwipe.linux.prctl import become_subreaper
 

@@ -10,7 +10,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.program import PAGE, Program, refused
 from mlockwipe.contract.steps import sleeping_threads
-from mlockwipe.contract.tasks import threads as threads_of
+from mlockwipe.contract.task_states import threads as threads_of
 from mlockwipe.linux.libc import checked, function
 
 _execve = function("execve", ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)

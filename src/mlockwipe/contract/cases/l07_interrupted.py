@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.contract.tasks import wait_until
+from mlockwipe.contract.task_states import wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import function
 

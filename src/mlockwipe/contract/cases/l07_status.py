@@ -9,7 +9,7 @@ import threading
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.program import PAGE, SIZE, Program, Signal, refused, sleep_for_ever
 from mlockwipe.contract.steps import no_core, release_early
-from mlockwipe.contract.tasks import children, wait_until
+from mlockwipe.contract.task_states import children, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.libc import checked, function
 from mlockwipe.linux.wait import WALL

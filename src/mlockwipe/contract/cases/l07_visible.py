@@ -10,7 +10,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import names, read, target
 from mlockwipe.contract.foreign_abi import LOW, OLD_MMAP, i386
 from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program, refused
-from mlockwipe.contract.tasks import threads
+from mlockwipe.contract.task_states import threads
 from mlockwipe.linux import mm
 
 ROUNDS = 100

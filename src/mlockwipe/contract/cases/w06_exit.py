@@ -13,7 +13,7 @@ from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.foreign_abi import EXIT_GROUP, LOW, MLOCK, i386
 from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever
 from mlockwipe.contract.steps import sleeping_threads
-from mlockwipe.contract.tasks import threads, wait_until
+from mlockwipe.contract.task_states import threads, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.libc import function

@@ -11,7 +11,7 @@ from functools import partial
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.program import PAGE, PRIVATE, READ_WRITE, Program, Signal, sleep_for_ever
 from mlockwipe.contract.steps import killed, no_core, release_early, sleeping_threads, spin
-from mlockwipe.contract.tasks import children, threads, wait_until
+from mlockwipe.contract.task_states import children, threads, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.prctl import become_subreaper

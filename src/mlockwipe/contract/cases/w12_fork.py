@@ -22,7 +22,7 @@ from mlockwipe.contract.program import (
     refused,
     sleep_for_ever,
 )
-from mlockwipe.contract.tasks import wait_until
+from mlockwipe.contract.task_states import wait_until
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2

@@ -9,7 +9,7 @@ from mlockwipe.contract.files import read
 from mlockwipe.contract.memory_cgroup import memory_cgroup
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGES, PRIVATE, READ_WRITE, SIZE, Program, Signal
-from mlockwipe.contract.tasks import swapped
+from mlockwipe.contract.task_states import swapped
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
