@@ -141,8 +141,6 @@ def locked_amount(program: Program) -> None:
 
 @case("L7", "errors", KEPT, "what mlock and its kin refuse, and how", shows=False)
 def errors(program: Program) -> None:
-    from mlockwipe.contract.program import refused
-
     at = program.secret()
     program.check("mlock of nothing", refused(mm.mlock, at, 0), None)
     program.check("mlock of all", refused(mm.mlock, at, 1 << 62), "ENOMEM")
