@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import CPUS, GuestFailed, Machine, boot
 from tests.c_programs import compiled
@@ -66,7 +66,7 @@ def stress_module(
             return [program, str(lasting), str(WORKERS), str(seed), f"{second:x}"]
 
         try:
-            with boot(booted, GUEST_WITH_TESTS, append=lab_carrier("module").append, cpus=cpus) as machine:
+            with boot(booted, GUEST_WITH_TESTS, append=CARRIERS["module"].append, cpus=cpus) as machine:
                 machine.call("mlockwipe.lab.guest:load_module", path=module, parameters=[f"enabled={on:d}"])
                 if loads or switches:
                     times = {"loads": loads, "switches": switches, "limit": limit}

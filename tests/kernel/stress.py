@@ -19,9 +19,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import Kernel, kernel
 from mlockwipe.lab.machine import CPUS, GuestFailed, Machine, boot
@@ -55,7 +55,7 @@ def stress(
     booted: Kernel,
     seconds: float,
     *,
-    append: Sequence[str] = lab_carrier("boot-option").append,
+    append: Sequence[str] = CARRIERS["boot-option"].append,
     seed: int = 1,
     cpus: int = CPUS,
 ) -> Stressed:

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.lab.faults import fault
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import boot
@@ -23,9 +23,9 @@ from tests.kernel.test_stress import needs_a_kernel
 )
 def test_only_what_a_busy_cpu_refers_to_waits_for_it(carrier: str) -> None:
     booted = kernel("patched-6.12" if carrier == "boot-option" else "debian-6.12")
-    with boot(booted, GUEST_WITH_TESTS, append=lab_carrier(carrier).append) as machine:
+    with boot(booted, GUEST_WITH_TESTS, append=CARRIERS[carrier].append) as machine:
         if carrier == "module":
-            load_module(machine, booted, lab_carrier(carrier).module or ())
+            load_module(machine, booted, CARRIERS[carrier].module or ())
         ran = call(machine, "run", 150, argv=[sys.executable, "-m", "tests.kernel.busy_cpu"], limit=120)
         console = machine.console
     assert ran["status"] == 0, ran["said"]

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mlockwipe.contract import Result
-from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.result import Result
 from mlockwipe.lab.kernel import Kernel
 from mlockwipe.lab.picture import draw
 from mlockwipe.lab.report import as_document
@@ -18,7 +18,7 @@ NOTHING = Look(0, [])
 def run(release: str, carrier: str, *results: Result, failed: str | None = None) -> Run:
     verdicts = [Verdict(result, NOTHING, NOTHING, 1.0) for result in results]
     kernel = Kernel(release, release, Path("/boot/vmlinuz"), None)
-    return Run(kernel, lab_carrier(carrier), "tcg", verdicts=verdicts, failed=failed)
+    return Run(kernel, CARRIERS[carrier], "tcg", verdicts=verdicts, failed=failed)
 
 
 def lines(picture: Path) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.reboot import Reboot, complaint, initramfs, reboot
 from tests.c_programs import compiled
@@ -28,14 +28,14 @@ process 1 has locked 1016 kB: reboot
 
 def rebooted(carrier: str, how: str) -> Reboot:
     init = Path(compiled("locked_init", "-static"))
-    return reboot(kernel("debian-6.1"), init, [how], append=lab_carrier(carrier).append)
+    return reboot(kernel("debian-6.1"), init, [how], append=CARRIERS[carrier].append)
 
 
 @pytest.mark.parametrize("carrier", [pytest.param(name, marks=needs_a_guest) for name in ("none", "init_on_free")])
 def test_a_process_1_that_has_locked_all_reboots_the_machine(carrier: str) -> None:
     done = rebooted(carrier, "reboot")
     assert done.wrong is None, f"{done.wrong}: {done.console[-3000:]}"
-    assert all(word in done.console for word in lab_carrier(carrier).append)
+    assert all(word in done.console for word in CARRIERS[carrier].append)
 
 
 @pytest.mark.parametrize(

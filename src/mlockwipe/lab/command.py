@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from mlockwipe.contract import print_table
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.verdict_table import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
-from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.machine import check_tools
 from mlockwipe.lab.pages import write_pages
@@ -43,7 +43,7 @@ def lab_verify(
     """The exit status: 0 when every run is as it must be. Raises Refused."""
     check_tools()
     cases = matching(pattern)
-    chosen = [lab_carrier(name) for name in carriers]
+    chosen = [CARRIERS[name] for name in carriers]
     with building() as on_line:
         booted = [kernel(name, on_line) for name in kernels]
     file = ReportFile(json_file) if json_file else None

@@ -28,7 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.case import KEPT, WIPED, Case
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.judge import judge_by
@@ -194,11 +194,10 @@ class Guest:
     def _judge(self, message: Message) -> None:
         number, case = message["id"], self._cases[message["case"]]
         told = message["carrier"]
-        prefix: list[str] = told["prefix"]
-        carrier = Carrier(told["name"], lambda command: [*prefix, *command], told["limits"])
-        eyes = RamSearch(case, told["late"], lambda question: self._port.ask(number, question), self._frames)
+        carrier = Carrier(told["name"], tuple(told["prefix"]), limits=told["limits"], late=told["late"])
+        eyes = RamSearch(case, carrier.late, lambda question: self._port.ask(number, question), self._frames)
         began = time.monotonic()
-        result = judge_by(eyes, case, carrier, timeout=CASE_TIMEOUT, start=self._nursery(prefix).bear)
+        result = judge_by(eyes, case, carrier, timeout=CASE_TIMEOUT, start=self._nursery(carrier.prefix).bear)
         self._port.send(
             {
                 "id": number,
@@ -210,12 +209,11 @@ class Guest:
             }
         )
 
-    def _nursery(self, prefix: Sequence[str]) -> Nursery:
-        key = tuple(prefix)
+    def _nursery(self, prefix: tuple[str, ...]) -> Nursery:
         with self._lock:
-            if key not in self._nurseries:
-                self._nurseries[key] = Nursery(prefix)
-            return self._nurseries[key]
+            if prefix not in self._nurseries:
+                self._nurseries[prefix] = Nursery(prefix)
+            return self._nurseries[prefix]
 
     def _call(self, message: Message) -> None:
         number = message["id"]

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlockwipe.lab.carriers import LabCarrier
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.lab.kernel import Kernel
 
-Advance = Callable[[Kernel, LabCarrier], object]
+Advance = Callable[[Kernel, Carrier], object]
 
 
 @contextmanager
-def bars(kernels: Sequence[Kernel], carriers: Sequence[LabCarrier], total: int) -> Iterator[Advance]:
+def bars(kernels: Sequence[Kernel], carriers: Sequence[Carrier], total: int) -> Iterator[Advance]:
     """What moves the bar of a carrier on a kernel on with every verdict, of which there will be `total`."""
     err = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -10,8 +10,6 @@ Source: ptrace(2), include/uapi/linux/{wait,ptrace}.h, Linux 6.18.
 
 import os
 
-from mlockwipe.suppress import suppress
-
 WALL = 0x40000000  # __WALL: children of every kind, threads and those without an exit signal included
 
 EVENT_FORK = 1
@@ -184,14 +182,18 @@ def await_stop(tid: int) -> Stop:
 
 def take(tid: int) -> None:
     """Wait for a stop that has been looked at."""
-    with suppress(ChildProcessError):  # it is gone
+    try:
         os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
+    except ChildProcessError:
+        return  # it is gone
 
 
 def reap(tid: int) -> None:
     """Wait for an end that has been looked at."""
-    with suppress(ChildProcessError):  # reaped already: a keeper that was let go of
+    try:
         os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | WALL)
+    except ChildProcessError:
+        return  # reaped already: a keeper that was let go of
 
 
 def was_continued(pid: int) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
-from mlockwipe.lab.carriers import lab_carrier
 from mlockwipe.lab.command import print_failure
 from mlockwipe.lab.kernel import kernel
 from mlockwipe.lab.key_managers import KeyManager
@@ -27,7 +27,7 @@ def lab_keys(
 ) -> int:
     """The exit status: 0 when every run is as it must be. Raises Refused."""
     check_tools()
-    chosen = [lab_carrier(name) for name in carriers]
+    chosen = [CARRIERS[name] for name in carriers]
     with building() as on_line:
         booted = [kernel(name, on_line) for name in kernels]
     file = ReportFile(json_file) if json_file else None
