@@ -289,7 +289,9 @@ class Tracees:
         self.observer.ended(space, cause)
         pages, keeper = 0, space.held.keeper.pid if space.held else None
         try:
-            pages = space.wipe(self.policy.sensitive(space, tgid))
+            # Of a dead one without a keeper the kernel tells nothing any more.
+            known = space.sensitive.ranges if keeper is None else self.policy.sensitive(space, keeper)
+            pages = space.wipe(known)
         except OSError as error:
             reason = f"pages released by {cause} could not be wiped: {error.strerror or error}"
             self.policy.not_protected(space, tgid, reason)
