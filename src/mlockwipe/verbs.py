@@ -382,7 +382,7 @@ def _lab_verify(arguments: argparse.Namespace) -> int:
     if not matching(arguments.case):
         _lab_error("verify", f"no case matches '{arguments.case}'")
     try:
-        from mlockwipe.lab.command import lab_verify
+        from mlockwipe_lab.matrix.lab_verify import lab_verify
     except ModuleNotFoundError as error:
         raise _without(error) from error
 
@@ -406,14 +406,14 @@ def _lab_keys_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _lab_keys(arguments: argparse.Namespace) -> int:
-    from mlockwipe.lab.key_managers.registry import KEY_MANAGERS, matching
+    from mlockwipe_lab.key_managers.registry import KEY_MANAGERS, matching
 
     managers = matching(arguments.manager)
     if not managers:
         known = ", ".join(manager.name for manager in KEY_MANAGERS)
         _lab_error("keys", f"no key manager matches '{arguments.manager}': there are {known}")
     try:
-        from mlockwipe.lab.key_managers.command import lab_keys
+        from mlockwipe_lab.key_managers.lab_keys import lab_keys
     except ModuleNotFoundError as error:
         raise _without(error) from error
 
@@ -458,7 +458,7 @@ def _lab_bench(arguments: argparse.Namespace) -> int:
     if _same_file(arguments.json, arguments.markdown):
         _lab_error("bench", "--json and --markdown name the same file")
     try:
-        from mlockwipe.lab.bench.command import lab_bench
+        from mlockwipe_lab.bench.guest.lab_bench import lab_bench
     except ModuleNotFoundError as error:
         raise _without(error) from error
 

@@ -12,24 +12,20 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import limits
-import load
-import memcached_load
 import pytest
-import real
-import web_service
 
 from mlockwipe import LockedBuffer
 from mlockwipe.errors import Refused
-from mlockwipe.lab.bench.programs import make_gpg_key
-from mlockwipe.lab.bench.programs.web_service import Service
+from mlockwipe_lab.bench.guest.packed import make_gpg_key
+from mlockwipe_lab.bench.host import limits, program_costs
+from mlockwipe_lab.bench.programs import PROGRAMS, load, memcached_load, web_load
+from mlockwipe_lab.bench.programs.web_service import Service
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 
-BENCHMARKS = Path(real.__file__).parent
-MEMCACHED = sys.executable, str(BENCHMARKS / "memcached_load.py"), "3"
-WEB = sys.executable, str(BENCHMARKS / "web_service.py"), "3"
-HACKBENCH = "/bin/sh", str(BENCHMARKS / "hackbench.sh"), "10"
+MEMCACHED = sys.executable, str(PROGRAMS / "memcached_load.py"), "3"
+WEB = sys.executable, str(PROGRAMS / "web_load.py"), "3"
+HACKBENCH = "/bin/sh", str(PROGRAMS / "hackbench.sh"), "10"
 needs_memcached = pytest.mark.needs_program("memcached", "memcached")
 needs_hackbench = pytest.mark.needs_program("hackbench", "rt-tests")
 needs_gpg = pytest.mark.needs_program("gpg", "gnupg")
@@ -61,7 +57,7 @@ def bench(name: str, **environment: str) -> tuple[int, dict[str, str]]:
     with tempfile.TemporaryDirectory() as directory:
         document = Path(directory, "figures.json")
         done = subprocess.run(
-            [sys.executable, str(BENCHMARKS / "bench.py"), "--quick", "--only", name, "--json", str(document)],
+            [sys.executable, "-m", "mlockwipe_lab.bench.host", "--quick", "--only", name, "--json", str(document)],
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
@@ -93,29 +89,29 @@ def test_hackbench_locks_nothing() -> None:
 def test_gpg_signs_encrypts_and_decrypts() -> None:
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:
         make_gpg_key(home)
-        command = "env", f"GNUPGHOME={home}", "/bin/sh", str(BENCHMARKS / "gpg_loop.sh"), "2"
+        command = "env", f"GNUPGHOME={home}", "/bin/sh", str(PROGRAMS / "gpg_loop.sh"), "2"
         assert both(command, locks=True) == [{"seal": 1, "unseal": 1}] * 2
 
 
 @needs_gpg
 def test_gpg_without_a_key_is_no_result() -> None:
     with tempfile.TemporaryDirectory(prefix="gpg-") as home:
-        outcome = run_bare(["env", f"GNUPGHOME={home}", "/bin/sh", str(BENCHMARKS / "gpg_loop.sh"), "2"])
+        outcome = run_bare(["env", f"GNUPGHOME={home}", "/bin/sh", str(PROGRAMS / "gpg_loop.sh"), "2"])
     assert outcome.status != 0
     assert outcome.out == ""
 
 
 def build_command(tree: Path, output: Path, directory: str) -> tuple[str, ...]:
-    return "/bin/sh", str(BENCHMARKS / "kernel_build.sh"), str(tree), str(output), directory
+    return "/bin/sh", str(PROGRAMS / "kernel_build.sh"), str(tree), str(output), directory
 
 
 def test_a_directory_of_linux_is_compiled_anew_each_time(tmp_path: Path) -> None:
     try:
-        tree = real.kernel_tree()
+        tree = program_costs.kernel_tree()
     except limits.Skipped as reason:
         pytest.skip(str(reason))
     output = tmp_path / "linux"
-    real.configure_kernel(tree, output)
+    program_costs.configure_kernel(tree, output)
     command = build_command(tree, output, "lib/math")
     times(run_bare(command))
     first = (output / "lib/math/gcd.o").stat()
@@ -134,15 +130,15 @@ def test_a_build_that_does_not_succeed_is_no_result(recipe: str, tmp_path: Path)
 def test_the_newest_sources_are_built_and_rather_without_the_series(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(real, "check_tools", lambda: None)
-    monkeypatch.setattr(real, "cache", lambda: tmp_path)
+    monkeypatch.setattr(program_costs, "check_tools", lambda: None)
+    monkeypatch.setattr(program_costs, "cache", lambda: tmp_path)
     with pytest.raises(limits.Skipped, match="'mlockwipe kernel build' fetches them"):
-        real.kernel_tree()
+        program_costs.kernel_tree()
     for name in ("linux-source-6.1_6.1.192-2", "unpatched-linux-source-6.1_6.1.192-2", "linux-source-6.12_6.12.9-1"):
         (tmp_path / name).mkdir()
-    assert real.kernel_tree().name == "linux-source-6.12_6.12.9-1"
+    assert program_costs.kernel_tree().name == "linux-source-6.12_6.12.9-1"
     (tmp_path / "unpatched-linux-source-6.12_6.12.9-1").mkdir()
-    assert real.kernel_tree().name == "unpatched-linux-source-6.12_6.12.9-1"
+    assert program_costs.kernel_tree().name == "unpatched-linux-source-6.12_6.12.9-1"
 
 
 # What is missing and what is wrong
@@ -206,7 +202,7 @@ def test_a_wrong_signature_is_no_answer(service: Service, monkeypatch: pytest.Mo
     monkeypatch.setattr(load, "PATIENCE", 0.5)
     monkeypatch.setattr(Service, "handle_error", lambda *_: None)  # our hanging up
     with pytest.raises(TimeoutError):
-        web_service.load(service.server_port, 1)
+        web_load.load(service.server_port, 1)
 
 
 def test_a_service_that_hangs_up_gives_no_answer() -> None:

@@ -3,12 +3,11 @@
 
 from pathlib import Path
 
-import limits
 import pytest
-import release
-from runner import Runner
 
-from mlockwipe.lab.bench.work import size_name
+from mlockwipe_lab.bench.guest.work import size_name
+from mlockwipe_lab.bench.host import limits, release_costs
+from mlockwipe_lab.bench.host.runner import Runner
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 
@@ -32,8 +31,9 @@ def test_each_process_has_so_much_of_its_memory_locked(kind: str, lock: str, wip
 
 
 def test_sizes_have_names() -> None:
-    assert [size_name(size) for size in release.SIZES] == ["4 KiB", "64 KiB", "1 MiB", "16 MiB", "256 MiB", "1 GiB"]
-    assert release.size_id(256 << 10) == "256mib"
+    names = [size_name(size) for size in release_costs.SIZES]
+    assert names == ["4 KiB", "64 KiB", "1 MiB", "16 MiB", "256 MiB", "1 GiB"]
+    assert release_costs.size_id(256 << 10) == "256mib"
 
 
 @pytest.mark.parametrize("state", ["always madvise [never]\n", None])
@@ -45,6 +45,6 @@ def test_huge_pages_are_skipped_where_there_are_none(
         switch.write_text(state)
     monkeypatch.setattr(limits, "HUGE_PAGES", switch)
     with pytest.raises(limits.Skipped, match="transparent huge pages are off"):
-        release.of_size_huge(Runner.__new__(Runner), 2048)  # which never gets to run anything
+        release_costs.of_size_huge(Runner.__new__(Runner), 2048)  # which never gets to run anything
     switch.write_text("always [madvise] never\n")
     limits.need_huge_pages()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.lab.kernel import kernel
-from mlockwipe.lab.reboot import reboot
+from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.reboot import reboot
 from tests.c_programs import compiled
 from tests.kernel.test_stress import needs_a_kernel
 

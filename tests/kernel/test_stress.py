@@ -4,10 +4,10 @@
 import pytest
 
 from mlockwipe.kernel.build import TOOLS
-from mlockwipe.lab.carriers import lab_carrier
-from mlockwipe.lab.faults import fault
-from mlockwipe.lab.kernel import kernel
-from tests.kernel.stress import stress
+from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.kernel_checks.stress import stress
+from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.kernel import kernel
 
 needs_a_kernel = [
     *(pytest.mark.needs_program(tool, package) for tool, package in TOOLS.items()),

@@ -8,9 +8,9 @@ import pytest
 
 from mlockwipe.contract import all_cases
 from mlockwipe.contract.case import KEPT, WIPED
-from mlockwipe.lab import guest
-from mlockwipe.lab.guest import RamSearch
 from mlockwipe.linux.physical import Frames
+from mlockwipe_lab.vm import guest
+from mlockwipe_lab.vm.guest import RamSearch
 
 
 class NoneMapped(Frames):

@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 import pytest
 
 from mlockwipe import cli
-from mlockwipe.lab.carriers import LabCarrier, lab_carrier
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.key_managers import PASSPHRASE, KeyManager, Needle, command, judge
-from mlockwipe.lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
-from mlockwipe.lab.key_managers.judge import GUEST, Run, hold_in, judge_carrier
-from mlockwipe.lab.key_managers.registry import KEY_MANAGERS, key_manager
-from mlockwipe.lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
-from mlockwipe.lab.machine import boot
+from mlockwipe_lab.carriers import LabCarrier, lab_carrier
+from mlockwipe_lab.key_managers import PASSPHRASE, KeyManager, Needle, judge, lab_keys
+from mlockwipe_lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
+from mlockwipe_lab.key_managers.judge import GUEST, Run, hold_in, judge_carrier
+from mlockwipe_lab.key_managers.registry import KEY_MANAGERS, key_manager
+from mlockwipe_lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
+from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.machine import boot
 
 KERNEL = Kernel("a kernel", "6.0", Path("/nowhere"), None)
 LOCKED = Hit("key", 0x5010, "locked", "anonymous of agent")
@@ -211,8 +211,8 @@ class Lab:
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab()
     monkeypatch.setattr(judge, "judge_carrier", lab.judge_carrier)
-    monkeypatch.setattr(command, "check_tools", lambda: None)
-    monkeypatch.setattr(command, "kernel", lambda name, on_line: KERNEL)
+    monkeypatch.setattr(lab_keys, "check_tools", lambda: None)
+    monkeypatch.setattr(lab_keys, "kernel", lambda name, on_line: KERNEL)
     return lab
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.contract import Result
-from mlockwipe.lab.carriers import LabCarrier
-from mlockwipe.lab.kernel import Kernel
-from mlockwipe.lab.pages import write_pages
-from mlockwipe.lab.verify import Look, Run, Verdict
+from mlockwipe_lab.carriers import LabCarrier
+from mlockwipe_lab.matrix.html import write_pages
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict
+from mlockwipe_lab.vm.kernel import Kernel
 
 NASTY = "<script>alert('\"&')</script>"
 NOTHING = Look(0, [])

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.lab.carriers import lab_carrier
-from mlockwipe.lab.kernel import kernel
-from mlockwipe.lab.reboot import Reboot, complaint, initramfs, reboot
+from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.reboot import Reboot, complaint, initramfs, reboot
 from tests.c_programs import compiled
 
 needs_a_guest = [

@@ -20,14 +20,15 @@ from rich.console import Console
 from mlockwipe import cli
 from mlockwipe.contract import Result, all_cases
 from mlockwipe.errors import Refused
-from mlockwipe.lab import command, machine
-from mlockwipe.lab.carriers import lab_carrier
-from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.machine import GuestFailed, boot
-from mlockwipe.lab.report import as_document
-from mlockwipe.lab.verify import Look, Run, Verdict, verify_one
 from mlockwipe.linux import procfs
+from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.matrix import lab_verify
+from mlockwipe_lab.matrix.document import as_document
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict, verify_one
+from mlockwipe_lab.vm import machine
+from mlockwipe_lab.vm.faults import BOOTS_AGAIN, emulator_failed
+from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.machine import GuestFailed, boot
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -128,7 +129,7 @@ def test_a_guest_that_panics_is_told_with_its_console(
     debian: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     panics = replace(lab_carrier("none"), prefix=("sh", "-c", "echo c > /proc/sysrq-trigger"))
-    monkeypatch.setattr(command, "lab_carrier", lambda name: panics)
+    monkeypatch.setattr(lab_verify, "lab_carrier", lambda name: panics)
     assert cli.main(["lab", "verify", "--kernel", str(debian.image), "--case", "W1-whole", "--carrier", "none"]) == 1
     out = capsys.readouterr().out
     assert "none: the guest is gone; the end of its console:" in out
@@ -162,13 +163,13 @@ def test_a_kernel_without_the_boot_option_is_not_judged_by_it(debian: Kernel) ->
 
 
 def test_how_a_guest_failed_is_printed_as_it_is(debian_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    command._print(Console(width=200), [debian_run], False)
+    lab_verify._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out
     assert "none: QEMU refuses 'stop' ([Errno 32] [/] Broken pipe); the end of its console:" in out
     assert "line 39 [bold]" in out
     assert "line 19" not in out
     debian_run.console = "line 0\nKernel panic - not syncing\n" + debian_run.console
-    command._print(Console(width=200), [debian_run], False)
+    lab_verify._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out
     assert "Kernel panic - not syncing\nline 0 [bold]\nline 1 [bold]" in out
 
@@ -181,7 +182,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     kept = Result("L1-munlock-exit", "L1", "kept", "kept", 16, 6)
     verdicts = [Verdict(leaked, seen, Look(0, []), 1.0), Verdict(kept, seen, seen, 1.0)]
     wrong = replace(debian_run, failed=None, carrier=lab_carrier("supervisor"), verdicts=verdicts)
-    command._print(Console(width=200), [wrong], False)
+    lab_verify._print(Console(width=200), [wrong], False)
     told = [line for line in capsys.readouterr().out.splitlines() if "0x" in line]
     assert told == [
         "supervisor: W1-whole, right after the release: "
@@ -189,7 +190,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     ]
     document = json.loads(json.dumps(as_document([wrong], {})))
     assert document["runs"][0]["console"].startswith("line 0")
-    command._print(Console(width=200), [replace(wrong, carrier=lab_carrier("none"))], False)
+    lab_verify._print(Console(width=200), [replace(wrong, carrier=lab_carrier("none"))], False)
     assert "0x" not in capsys.readouterr().out
 
 

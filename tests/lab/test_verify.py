@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from mlockwipe.contract import Case, Result, all_cases
-from mlockwipe.lab.carriers import lab_carrier
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.verify import Look, Run, Verdict, _is_of_chance, verify, verify_one
+from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict, _is_of_chance, verify, verify_one
+from mlockwipe_lab.vm.kernel import Kernel, kernel
 from tests.wrong_supervisors import prefix
 
 pytestmark = [
