@@ -9,7 +9,7 @@ import pytest
 from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks.busy_cpu import PAGES
 from mlockwipe_lab.kernel_checks.stress import call
-from mlockwipe_lab.matrix.judge import GUEST, load_module
+from mlockwipe_lab.matrix.judge import load_module
 from mlockwipe_lab.vm.faults import fault
 from mlockwipe_lab.vm.kernel import kernel
 from mlockwipe_lab.vm.machine import boot
@@ -23,7 +23,7 @@ from tests.kernel.test_stress import needs_a_kernel
 )
 def test_only_what_a_busy_cpu_refers_to_waits_for_it(carrier: str) -> None:
     booted = kernel("patched-6.12" if carrier == "boot-option" else "debian-6.12")
-    with boot(booted, GUEST, append=lab_carrier(carrier).append) as machine:
+    with boot(booted, append=lab_carrier(carrier).append) as machine:
         if carrier == "module":
             load_module(machine, booted, lab_carrier(carrier).module or ())
         argv = [sys.executable, "-m", "mlockwipe_lab.kernel_checks.busy_cpu"]

@@ -20,9 +20,8 @@ from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
 from mlockwipe_lab.bench.guest.measure import compile_init, measure, parse
 from mlockwipe_lab.bench.guest.packed import packed
 from mlockwipe_lab.bench.guest.work import CARRIERS, LOOP, WORKS, Configuration, Sample, mistake, together
-from mlockwipe_lab.vm.faults import BOOTS_AGAIN
+from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
-from mlockwipe_lab.vm.machine import GuestFailed
 from tests.running import MLOCKWIPE
 
 _, OFF, ON = CARRIERS["boot-option"].configurations[:3]

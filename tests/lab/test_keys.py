@@ -14,7 +14,7 @@ from mlockwipe import cli
 from mlockwipe_lab.carriers import LabCarrier, lab_carrier
 from mlockwipe_lab.key_managers import PASSPHRASE, KeyManager, Needle, judge, lab_keys
 from mlockwipe_lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
-from mlockwipe_lab.key_managers.judge import GUEST, Run, hold_in, judge_carrier
+from mlockwipe_lab.key_managers.judge import Run, hold_in, judge_carrier
 from mlockwipe_lab.key_managers.registry import KEY_MANAGERS, key_manager
 from mlockwipe_lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
 from mlockwipe_lab.vm.kernel import Kernel, kernel
@@ -305,7 +305,7 @@ def test_a_carrier_that_does_nothing_is_convicted_and_a_secret_that_is_not_there
     def another_secret(directory: Path) -> list[Needle]:
         return [Needle(needle.label, secrets.token_bytes(32)) for needle in service.prepare(directory)]
 
-    with boot(kernel("debian-6.1"), GUEST, append=does_nothing.append) as machine:
+    with boot(kernel("debian-6.1"), append=does_nothing.append) as machine:
         leaked = verdict_of(hold_in(machine, does_nothing, service))
         nowhere = verdict_of(hold_in(machine, does_nothing, replace(service, prepare=another_secret), tries=2))
     assert leaked.verdict == "leaked"

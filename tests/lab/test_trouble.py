@@ -26,9 +26,9 @@ from mlockwipe_lab.matrix import lab_verify
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, verify_one
 from mlockwipe_lab.vm import machine
-from mlockwipe_lab.vm.faults import BOOTS_AGAIN, emulator_failed
+from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed, emulator_failed
 from mlockwipe_lab.vm.kernel import Kernel, kernel
-from mlockwipe_lab.vm.machine import GuestFailed, boot
+from mlockwipe_lab.vm.machine import boot
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -287,7 +287,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     class Dead:
         def connect(self, timeout: float) -> None:
             begun.append(timeout)
-            raise machine.GuestFailed("the guest is gone", f"[    1.2] {said}")
+            raise GuestFailed("the guest is gone", f"[    1.2] {said}")
 
     @contextmanager
     def running(*arguments: object) -> Iterator[Dead]:
@@ -296,7 +296,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     monkeypatch.setattr(machine, "check_tools", lambda: None)
     monkeypatch.setattr(machine, "acceleration", lambda kernel: "tcg")
     monkeypatch.setattr(machine, "_running", running)
-    with pytest.raises(machine.GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
+    with pytest.raises(GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
         pass
     assert len(begun) == boots
 

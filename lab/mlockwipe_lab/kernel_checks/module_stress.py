@@ -23,9 +23,9 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks import stress
 from mlockwipe_lab.kernel_checks.stress import GRACE, SETTLE, WORKERS, compile_mm_stress, conclude, tell
-from mlockwipe_lab.matrix.judge import GUEST
+from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, kernel
-from mlockwipe_lab.vm.machine import CPUS, GuestFailed, Machine, boot
+from mlockwipe_lab.vm.machine import CPUS, Machine, boot
 
 LIMIT = 3600.0  # seconds for loads and switches
 ROUND = 10.0  # seconds of a run of the program while the module comes and goes
@@ -38,7 +38,7 @@ class Stressed(stress.Stressed):
     cycles: dict[str, Any] = field(default_factory=dict)
 
 
-def call(machine: Machine, function: str, timeout: float = 120.0, **arguments: object) -> Any:
+def call(machine: Machine, function: str, timeout: float = 120.0, **arguments: Any) -> Any:
     return machine.call(f"mlockwipe_lab.kernel_checks.module_in_guest:{function}", timeout, **arguments)
 
 
@@ -65,7 +65,7 @@ def stress_module(
             return [program, str(lasting), str(WORKERS), str(seed), f"{second:x}"]
 
         try:
-            with boot(booted, GUEST, append=lab_carrier("module").append, cpus=cpus) as machine:
+            with boot(booted, append=lab_carrier("module").append, cpus=cpus) as machine:
                 machine.call("mlockwipe_lab.vm.guest:load_module", path=module, parameters=[f"enabled={on:d}"])
                 if loads or switches:
                     times = {"loads": loads, "switches": switches, "limit": limit}

@@ -21,15 +21,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mlockwipe.kernel.packages import cache
-from mlockwipe_lab.bench.guest.measure import MEMORY, check_qemu
+from mlockwipe_lab.bench.guest.measure import MEMORY
 from mlockwipe_lab.bench.guest.work import COUNTING
 from mlockwipe_lab.c_program import compile_c
 from mlockwipe_lab.kernel_checks import PROGRAMS
+from mlockwipe_lab.vm.alone import initramfs, qemu_command
 from mlockwipe_lab.vm.kernel import kernel
-from mlockwipe_lab.vm.reboot import initramfs
 
 PAGES = 256  # as profiled.c
-_WORDS = "console=ttyS0 panic=-1 nokaslr norandmaps init_on_alloc=0"
+_WORDS = ("console=ttyS0", "panic=-1", "nokaslr", "norandmaps", "init_on_alloc=0")
 _EXECUTED = re.compile(r"\[[0-9a-f]+/([0-9a-f]+)/")
 _PATIENCE = 120.0  # seconds
 
@@ -54,19 +54,10 @@ def executed(series: str, option: int) -> Counter[str]:
     with tempfile.TemporaryDirectory(prefix="profile-") as directory:
         place = Path(directory)
         init = compile_c(PROGRAMS / "profiled.c", place / "profiled", "-static")
-        (place / "initramfs").write_bytes(initramfs(init.read_bytes()))
-        argv = [check_qemu(), *COUNTING, "-m", f"{MEMORY}M", "-nodefaults", "-no-user-config"]
-        argv += [
-            "-display",
-            "none",
-            "-no-reboot",
-            "-serial",
-            "stdio",
-            "-monitor",
-            f"unix:{place}/monitor,server=on,wait=off",
-        ]
-        argv += ["-D", f"{place}/log", "-kernel", str(booted.image), "-initrd", f"{place}/initramfs"]
-        argv += ["-append", f"{_WORDS} init_mlocked_on_free={option}"]
+        (place / "initramfs").write_bytes(initramfs({"init": init.read_bytes()}))
+        words = [*_WORDS, f"init_mlocked_on_free={option}"]
+        argv = qemu_command(booted, place / "initramfs", words, [*COUNTING, "-m", f"{MEMORY}M"])
+        argv += ["-serial", "stdio", "-monitor", f"unix:{place}/monitor,server=on,wait=off", "-D", f"{place}/log"]
         with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             try:
                 assert process.stdin is not None and process.stdout is not None

@@ -21,10 +21,9 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe.kernel.series import SERIES
 from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks.stress import call
-from mlockwipe_lab.matrix.judge import GUEST
-from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.faults import GuestFailed, fault
 from mlockwipe_lab.vm.kernel import Kernel, kernel
-from mlockwipe_lab.vm.machine import GuestFailed, boot
+from mlockwipe_lab.vm.machine import boot
 
 TIMEOUT = 240.0  # seconds for one program on an emulated processor
 MEMORY = 1024  # MiB
@@ -119,7 +118,7 @@ def compiled(series: str) -> Path:
 def run(booted: Kernel, append: Sequence[str], place: Path, commands: Sequence[str]) -> Outcomes:
     seen = Outcomes()
     try:
-        with boot(booted, GUEST, append=append, memory=MEMORY) as machine:
+        with boot(booted, append=append, memory=MEMORY) as machine:
             for command in commands:
                 program, *arguments = command.split()
                 if not (place / program).exists():

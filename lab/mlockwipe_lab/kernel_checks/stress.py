@@ -23,10 +23,9 @@ from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.c_program import compile_c
 from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks import PROGRAMS
-from mlockwipe_lab.matrix.judge import GUEST
-from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.faults import GuestFailed, fault
 from mlockwipe_lab.vm.kernel import Kernel, kernel
-from mlockwipe_lab.vm.machine import CPUS, GuestFailed, Machine, boot
+from mlockwipe_lab.vm.machine import CPUS, Machine, boot
 
 WORKERS = 4
 SETTLE = 3.0  # seconds: what was deferred is looked at once a second at the latest
@@ -48,7 +47,7 @@ def compile_mm_stress(place: Path) -> Path:
     return compile_c(PROGRAMS / "mm_stress.c", place / "mm_stress", "-pthread", "-static")
 
 
-def call(machine: Machine, function: str, timeout: float, **arguments: object) -> Any:
+def call(machine: Machine, function: str, timeout: float, **arguments: Any) -> Any:
     """Call a function of mlockwipe_lab.kernel_checks.in_guest in the guest. Raises GuestFailed."""
     return machine.call(f"mlockwipe_lab.kernel_checks.in_guest:{function}", timeout, **arguments)
 
@@ -67,7 +66,7 @@ def stress(
     with tempfile.TemporaryDirectory(prefix="stress-", dir=cache().parent) as place:
         program = str(compile_mm_stress(Path(place)))  # a guest has a /tmp of its own
         try:
-            with boot(booted, GUEST, append=append, cpus=cpus) as machine:
+            with boot(booted, append=append, cpus=cpus) as machine:
                 for exact in (False, True):
                     argv = [program, str(seconds / 2), str(WORKERS), str(seed), f"{second:x}", *["exact"] * exact]
                     counts = call(machine, "stress", seconds / 2 + GRACE, argv=argv, exact=exact)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The outer half: key managers in a machine, under a carrier, with all memory searched from outside."""
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,20 +16,15 @@ from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.hold import TRIES, Hit, Remain, Result
 from mlockwipe_lab.key_managers.material import missing
 from mlockwipe_lab.key_managers.verdict import SKIPPED, Verdict, as_expected, held_against, is_blind, verdict_of
+from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel
-from mlockwipe_lab.vm.machine import GuestFailed, Machine, boot
+from mlockwipe_lab.vm.machine import CallFailed, Machine, boot
 from mlockwipe_lab.vm.run import GuestRun
 
 SILENCE = 900.0  # seconds without a word of the guest: it hangs
 AGAIN = 2  # times more, for a moment that was not found and a control that found nothing
 
-GUEST = (sys.executable, "-P", "-m", "mlockwipe_lab.key_managers.guest")
-
 OnVerdict = Callable[["Run", Verdict], object]
-
-
-class Failed(Exception):
-    """What was to be shown could not be: what the guest said."""
 
 
 @dataclass
@@ -88,7 +82,7 @@ def judge_carrier(
     installed = [manager for manager in managers if manager.name not in absent]
     try:
         if installed:
-            with boot(kernel, GUEST, append=carrier.append) as machine:
+            with boot(kernel, append=carrier.append) as machine:
                 run.acceleration, run.guest = machine.acceleration, machine.hello
                 for manager in installed:
                     judged(_judged(machine, carrier, manager))
@@ -102,7 +96,7 @@ def _judged(machine: Machine, carrier: LabCarrier, manager: KeyManager) -> Verdi
     for _ in range(AGAIN + 1):
         try:
             verdict = verdict_of(hold_in(machine, carrier, manager))
-        except (Failed, Refused) as failed:
+        except (CallFailed, Refused) as failed:
             return Verdict(manager.name, FAILED, str(failed))
         if verdict.verdict != UNPROVEN:
             break
@@ -110,26 +104,24 @@ def _judged(machine: Machine, carrier: LabCarrier, manager: KeyManager) -> Verdi
 
 
 def hold_in(machine: Machine, carrier: LabCarrier, manager: KeyManager, tries: int = TRIES) -> Result:
-    """With a secret of its own. Raises Failed, Refused and GuestFailed."""
+    """With a secret of its own. Raises Refused, GuestFailed, and CallFailed where nothing could be shown."""
     # In the guest, the directories for what is temporary are its own.
     with tempfile.TemporaryDirectory(prefix="km-", dir=cache().parent) as place:
         needles = manager.prepare(Path(place))
-        machine.send(
-            {
-                "id": 1,
-                "key_manager": manager.name,
-                "directory": place,
-                "carrier": carrier.name,
-                "prefix": carrier.prefix,
-                "tries": tries,
-            }
-        )
-        while "look" in (message := machine.receive(SILENCE)):
+
+        def look(_: object) -> dict[str, list[int]]:
             with machine.stopped() as ram:
-                found = {needle.label: list(ram.find(needle.data)) for needle in needles}
-            machine.send({"id": 1, "found": found})
-    if "raised" in message:
-        raise Failed(message["raised"])
-    told = message["result"]
+                return {needle.label: list(ram.find(needle.data)) for needle in needles}
+
+        told = machine.call(
+            "mlockwipe_lab.key_managers.in_guest:hold_and_kill",
+            SILENCE,
+            answer=look,
+            name=manager.name,
+            directory=place,
+            carrier=carrier.name,
+            prefix=carrier.prefix,
+            tries=tries,
+        )
     before, after = ([kind(**one) for one in told[when]] for kind, when in ((Hit, "before"), (Remain, "after")))
     return Result(**{**told, "before": before, "after": after})

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The matrix: every case under every carrier on every kernel, judged by searching the guest's memory."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -15,8 +14,9 @@ from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROV
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe_lab.carriers import LabCarrier
 from mlockwipe_lab.progress import Advance
+from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel
-from mlockwipe_lab.vm.machine import GuestFailed, Machine, acceleration, assume_acceleration, boot
+from mlockwipe_lab.vm.machine import Machine, acceleration, assume_acceleration, boot
 from mlockwipe_lab.vm.run import GuestRun
 from mlockwipe_lab.vm.side_by_side import side_by_side
 
@@ -27,8 +27,6 @@ TRIES = 3  # more, for what others have used before it could be searched
 
 _IN_USE = "nothing wiped its pages, but others used them before they could be searched"
 _NO_CONTROL = "nothing was found without a carrier either"
-
-GUEST = (sys.executable, "-P", "-m", "mlockwipe_lab.vm.guest")
 
 
 @dataclass(frozen=True)
@@ -144,7 +142,7 @@ def verify_one(
     run = Run(kernel, carrier)
     began = time.monotonic()
     try:
-        with boot(kernel, GUEST, append=carrier.append) as machine:
+        with boot(kernel, append=carrier.append) as machine:
             run.acceleration, run.guest = machine.acceleration, machine.hello
             if carrier.module is not None:
                 load_module(machine, kernel, carrier.module)
@@ -198,16 +196,16 @@ def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case], at_a_t
         # Programs run one at a time, but the next may begin while the memory of the last ones settles.
         while waiting and pending < at_a_time:
             number, case = waiting.popleft()
-            machine.send({"id": number, "case": case.name, "carrier": told})
+            machine.begin(number, "mlockwipe_lab.matrix.in_guest:judge_case", name=case.name, carrier=told)
             pending += 1
         if pending > len(patient):
             message = machine.receive(SILENCE)
-            if "result" in message:
+            if "asks" not in message:
                 pending -= 1
-                yield _verdict(message)
+                yield _verdict(machine.returned(message))
                 continue
             patient.append(message)
-            if message["patient"] and pending > len(patient):
+            if message["asks"]["patient"] and pending > len(patient):
                 continue
         _answer(machine, patient)
         patient = []
@@ -215,21 +213,21 @@ def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case], at_a_t
 
 def _answer(machine: Machine, searches: Sequence[dict[str, Any]]) -> None:
     """Look for the words that the guest asks for, while it stands still."""
-    words = [int(word) for search in searches for word in search["search"]]
+    words = [int(word) for search in searches for word in search["asks"]["search"]]
     with machine.stopped() as ram:
         pairs = ram.pairs(FIRST, words)
     for search in searches:
-        machine.send({"id": search["id"], "found": {word: pairs[int(word)] for word in search["search"]}})
+        machine.answer(search["id"], {word: pairs[int(word)] for word in search["asks"]["search"]})
 
 
-def _verdict(message: dict[str, Any]) -> Verdict:
-    result = Result(**message["result"])
+def _verdict(told: dict[str, Any]) -> Verdict:
+    result = Result(**told["result"])
     if result.verdict == NEEDS_RAM_SCAN:  # what the case itself says when a machine can't run it
         result = replace(result, verdict=UNPROVEN)
     return Verdict(
         result,
-        Look(**message["alive"]),
-        Look(**message["gone"]),
-        message["seconds"],
-        message["lost"],
+        Look(**told["alive"]),
+        Look(**told["gone"]),
+        told["seconds"],
+        told["lost"],
     )

@@ -1,14 +1,45 @@
 # SPDX-License-Identifier: MIT
-"""What a kernel says on its console when something is wrong with it."""
+"""Guests that fail: what their kernel says on its console, and when they are booted again."""
 
+import math
 import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 BOOTS_AGAIN = 3  # times, when it was the emulation that failed
+BOOT_SILENCE = 120.0  # seconds without a word on the console: nothing in a boot takes that long
 
 _FAULT = re.compile(r"cut here|BUG:|Oops|Kernel panic|general protection|Call Trace|\[#\d+\]|^\[[ \d.]+\] WARNING:")
 _LATE_BREAKPOINT = re.compile(r"(Oops: |\] )int3: 0000")
 _KERNEL_SPEAKS = re.compile(r"^\[ *\d+\.\d+\] ", re.MULTILINE)
 _INIT = " as init process"  # init/main.c: run_init_process
+
+
+class GuestFailed(Exception):
+    """The guest did not come up, hangs, or is gone. `console`: what its kernel said at last."""
+
+    def __init__(self, what: str, console: str) -> None:
+        super().__init__(what, console)  # both, or it can't be pickled
+        self.console = console
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def boot_again(boot: Callable[[int], T], deadline: float = math.inf) -> T:
+    """What `boot` returns, which is given the number of the boot; booted again when it was the emulation that failed,
+    but not after the `deadline`. Raises what `boot` raises.
+    """
+    for boots in range(1, BOOTS_AGAIN + 1):
+        try:
+            return boot(boots)
+        except GuestFailed as failed:
+            if not emulator_failed(failed.console) or time.monotonic() > deadline:
+                raise
+    return boot(BOOTS_AGAIN + 1)
 
 
 def fault(console: str) -> str | None:
@@ -29,4 +60,9 @@ def emulator_failed(console: str) -> bool:
 
 
 def _stopped_early(console: str) -> bool:
-    return _KERNEL_SPEAKS.search(console) is not None and _INIT not in console and fault(console) is None
+    return _KERNEL_SPEAKS.search(console) is not None and not has_init(console) and fault(console) is None
+
+
+def has_init(console: str) -> bool:
+    """Whether the kernel has started process 1."""
+    return _INIT in console

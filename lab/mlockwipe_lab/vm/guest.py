@@ -1,49 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""What runs in a guest: it gets the machine ready, runs what the host asks for, and has its memory searched.
+"""The program that runs in a guest: it gets the machine ready and calls the functions that the host asks for.
 
-One JSON object a line goes over the virtio port, each with the `id` of what it belongs to:
+One JSON object a line goes over the virtio port, each with the `id` of the call that it belongs to:
 
-    guest: {"hello": {...}}                                 ready; what the guest is
-    host:  {"id": 1, "case": "W1-whole", "carrier": {"name": ..., "prefix": [...], "limits": {...},
-            "late": false}}
-    guest: {"id": 1, "search": [second, ...], "patient": false}  stop me and look for these words, now or soon
-    host:  {"id": 1, "found": {second: {page: pairs}}}
-    guest: {"id": 1, "result": {...}}
-    host:  {"id": 2, "call": "module:function", "arguments": {...}}  any other piece of work, found by its name
-    guest: {"id": 2, "returned": ...} or {"id": 2, "raised": "..."}
+    guest: {"hello": {...}}                                          ready; what the guest is
+    host:  {"id": 1, "call": "module:function", "arguments": {...}}
+    guest: {"id": 1, "asks": ...}                                    by a function that has the parameter `ask`
+    host:  {"id": 1, "answer": ...}
+    guest: {"id": 1, "returned": ...} or {"id": 1, "raised": "..."}
     host:  {"end": true}
 """
 
+import inspect
 import json
 import os
 import platform
 import queue
-import secrets
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlockwipe.contract.carrier import Carrier
-from mlockwipe.contract.case import KEPT, WIPED, Case
-from mlockwipe.contract.cases import all_cases
-from mlockwipe.contract.judge import judge_by
-from mlockwipe.contract.pattern import OWN_WORDS
-from mlockwipe.contract.program import PAGES
-from mlockwipe.contract.result import DAMAGED, LEAKED, record
-from mlockwipe.linux.page_batches import drain_page_batches
-from mlockwipe.linux.physical import Frames, mapped
-from mlockwipe_lab.matrix.nursery import Nursery
 from mlockwipe_lab.vm.names import PORT
-
-A_MOMENT = 0.05  # seconds: what waits for the references in another CPU's batches is zeroed by then
-SETTLE = 0.15  # seconds after the last process of a case is gone: pages freed by another CPU have arrived by then
-CASE_TIMEOUT = 180.0  # seconds: an emulated CPU is slow
-MANY = 64  # places of a leak that are told one by one
 
 Message = dict[str, Any]
 
@@ -54,7 +35,7 @@ class Port:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = threading.Lock()
-        self._answers: dict[int, queue.SimpleQueue[Message]] = {}
+        self._answers: dict[int, queue.SimpleQueue[Any]] = {}
 
     def send(self, message: Message) -> None:
         with self._lock:
@@ -62,10 +43,10 @@ class Port:
             while data:
                 data = data[os.write(self._fd, data) :]
 
-    def ask(self, number: int, message: Message) -> Message:
-        """Send a message about piece of work `number` and wait for the answer."""
+    def ask(self, number: int, question: object) -> Any:
+        """What the host answers to a question of call `number`."""
         answer = self._answers[number] = queue.SimpleQueue()
-        self.send({"id": number, **message})
+        self.send({"id": number, "asks": question})
         return answer.get()
 
     def serve(self, start: Callable[[Message], None]) -> None:
@@ -75,156 +56,23 @@ class Port:
                 message: Message = json.loads(line)
                 if "end" in message:
                     return
-                if "found" in message:
-                    self._answers.pop(message["id"]).put(message)
+                if "answer" in message:
+                    self._answers.pop(message["id"]).put(message["answer"])
                 else:
                     start(message)
 
 
-class RamSearch:
-    """Sees the pages of one run of a case by a search of all memory: the `Eyes` of `mlockwipe.contract.judge`."""
-
-    write_end = -1
-
-    def __init__(self, case: Case, late: bool, ask: Callable[[Message], Message], frames: Frames) -> None:
-        self._case = case
-        self._late = late
-        self._ask = ask
-        self._frames = frames
-        self._second, self._third = secrets.randbits(64), secrets.randbits(64)
-        words = [self._second, self._third] if case.expected == WIPED else [self._second]
-        self.environment: Mapping[str, str] = {OWN_WORDS: ",".join(f"{word:x}" for word in words)}
-        self.alive: dict[int, tuple[int, str]] = {}  # by frame: the pairs in it and what it was
-        self.gone: dict[int, tuple[int, str]] = {}
-        self.lost = False  # of what was left alone, too little is there
-        self._held: set[int] = set()
-        self._shown = 0
-
-    def look(self) -> None:
-        found = self._released()
-        if found and self._late and self._case.expected == WIPED:
-            drain_page_batches()
-            time.sleep(A_MOMENT)
-            still = self._search()
-            found = {frame: told for frame, told in found.items() if frame in still}
-        self.alive.update(found)
-
-    def look_at_last(self) -> None:
-        time.sleep(SETTLE)
-        self.gone = {frame: self._describe(frame, hits) for frame, hits in self._search(patient=True).items()}
-
-    def verdict(self, case: Case, shown: int) -> tuple[str, str | None]:
-        self._shown = shown
-        if case.expected == WIPED:
-            return self._wiped()
-        found = self._held | self.alive.keys() | self.gone.keys()
-        # Others use what is free, so some of what was left alone is overwritten before it is searched for.
-        self.lost = len(found) * 2 < min(shown, PAGES)  # some cases show the same pages again and again
-        if self.lost:
-            return DAMAGED, f"{len(found)} of {shown} pages are still there"
-        return KEPT, None
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        dirty = max(len(self.alive), len(self.gone))
-        return max(self._shown, dirty), dirty
-
-    def _wiped(self) -> tuple[str, str | None]:
-        return (LEAKED if self.alive or self.gone else WIPED), None
-
-    def _released(self) -> dict[int, tuple[int, str]]:
-        """The frames that no process of the case maps any more."""
-        pairs = self._search()
-        mine = self._of_the_case(pairs)
-        self._held.update(mine)
-        return {frame: self._describe(frame, hits) for frame, hits in pairs.items() if frame not in mine}
-
-    def _search(self, *, patient: bool = False) -> dict[int, int]:
-        """The pairs in every frame that count: those that were marked, where some are to be."""
-        question = {"search": [str(self._second), str(self._third)], "patient": patient}
-        found = self._ask(question)["found"]
-        seconds, thirds = (
-            {int(frame): int(pairs) for frame, pairs in found[str(word)].items()}
-            for word in (self._second, self._third)
-        )
-        if self._case.expected == WIPED and self._case.shows and self._case.needs_ram_scan is None:
-            return {frame: pairs + seconds.get(frame, 0) for frame, pairs in thirds.items()}
-        return {frame: seconds.get(frame, 0) + thirds.get(frame, 0) for frame in {*seconds, *thirds}}
-
-    def _of_the_case(self, frames: Collection[int]) -> set[int]:
-        """Those that a process still maps: they are not released. What only the carrier's processes map is."""
-        if not any(self._frames.mappings(frame) for frame in frames):
-            return set()
-        found: set[int] = set()
-        ours = os.getsid(0)
-        for process in Path("/proc").iterdir():
-            with suppress(OSError):
-                pid = int(process.name) if process.name.isdecimal() else 0
-                if os.getsid(pid) != ours and not (process / "comm").read_text().startswith("mlockwipe"):
-                    found.update(mapped(pid, frames))
-        return found
-
-    def _describe(self, frame: int, pairs: int) -> tuple[int, str]:
-        return pairs, self._frames.kind(frame)
-
-
-def _places(frames: Mapping[int, tuple[int, str]]) -> Message:
-    return {
-        "pages": len(frames),
-        "places": [
-            {"frame": frame, "pairs": pairs, "kind": kind} for frame, (pairs, kind) in sorted(frames.items())[:MANY]
-        ],
-    }
-
-
-class Guest:
-    """The pieces of work that the host asks for, each in a thread of its own."""
-
-    def __init__(self, port: Port) -> None:
-        self._port = port
-        self._frames = Frames()
-        self._cases = {case.name: case for case in all_cases()}
-        self._lock = threading.Lock()
-        self._nurseries: dict[tuple[str, ...], Nursery] = {}
-
-    def start(self, message: Message) -> None:
-        work = self._judge if "case" in message else self._call
-        threading.Thread(target=work, args=(message,), daemon=True).start()
-
-    def _judge(self, message: Message) -> None:
-        number, case = message["id"], self._cases[message["case"]]
-        told = message["carrier"]
-        prefix: list[str] = told["prefix"]
-        carrier = Carrier(told["name"], lambda command: [*prefix, *command], told["limits"])
-        eyes = RamSearch(case, told["late"], lambda question: self._port.ask(number, question), self._frames)
-        began = time.monotonic()
-        result = judge_by(eyes, case, carrier, timeout=CASE_TIMEOUT, start=self._nursery(prefix).bear)
-        self._port.send(
-            {
-                "id": number,
-                "result": record(result),
-                "alive": _places(eyes.alive),
-                "gone": _places(eyes.gone),
-                "lost": eyes.lost,
-                "seconds": round(time.monotonic() - began, 2),
-            }
-        )
-
-    def _nursery(self, prefix: Sequence[str]) -> Nursery:
-        key = tuple(prefix)
-        with self._lock:
-            if key not in self._nurseries:
-                self._nurseries[key] = Nursery(prefix)
-            return self._nurseries[key]
-
-    def _call(self, message: Message) -> None:
-        number = message["id"]
-        try:
-            module, _, name = message["call"].partition(":")
-            returned = getattr(import_module(module), name)(**message["arguments"])
-            self._port.send({"id": number, "returned": returned})
-        except Exception as error:  # the host must hear of it
-            self._port.send({"id": number, "raised": repr(error)})
+def work(port: Port, message: Message) -> None:
+    """Do one call."""
+    number, arguments = message["id"], message["arguments"]
+    try:
+        module, _, name = message["call"].partition(":")
+        function = getattr(import_module(module), name)
+        if "ask" in inspect.signature(function).parameters:
+            arguments["ask"] = lambda question: port.ask(number, question)
+        port.send({"id": number, "returned": function(**arguments)})
+    except Exception as error:  # the host must hear of it
+        port.send({"id": number, "raised": f"{type(error).__name__}: {error}"})
 
 
 # Getting ready
@@ -291,9 +139,8 @@ def _open_port() -> int:
 def main() -> None:
     port = Port(_open_port())
     prepare()
-    guest = Guest(port)
     port.send({"hello": facts()})
-    port.serve(guest.start)
+    port.serve(lambda message: threading.Thread(target=work, args=(port, message), daemon=True).start())
 
 
 if __name__ == "__main__":

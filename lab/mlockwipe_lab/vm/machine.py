@@ -20,8 +20,8 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ import mlockwipe
 import mlockwipe_lab
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import held, let_in
-from mlockwipe_lab.vm.faults import BOOTS_AGAIN, emulator_failed
+from mlockwipe_lab.vm.faults import BOOT_SILENCE, GuestFailed, boot_again
 from mlockwipe_lab.vm.kernel import Kernel
 from mlockwipe_lab.vm.names import CACHED, PORT
 from mlockwipe_lab.vm.ram import Ram
@@ -40,9 +40,7 @@ from mlockwipe_lab.vm.ram import Ram
 MEMORY = 640  # MiB: what is searched, hundreds of times
 CPUS = 2
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 300.0}  # seconds
-BOOT_SILENCE = (
-    120.0  # seconds without a word on the console: nothing that a guest does before its hello takes that long
-)
+GUEST = (sys.executable, "-P", "-m", "mlockwipe_lab.vm.guest")
 _DISK = 256 << 20  # bytes, sparse
 _BIN = Path(sys.executable).parent
 _PATH = f"{_BIN}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -50,15 +48,8 @@ _PATH = f"{_BIN}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 Message = dict[str, Any]
 
 
-class GuestFailed(Exception):
-    """The guest did not come up, hangs, or is gone. `console`: what its kernel said at last."""
-
-    def __init__(self, what: str, console: str) -> None:
-        super().__init__(what, console)  # both, or it can't be pickled
-        self.console = console
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+class CallFailed(GuestFailed):
+    """The guest is well, but what was called in it raised this."""
 
 
 def check_tools() -> None:
@@ -97,7 +88,7 @@ class Machine:
 
     # Talk
 
-    def send(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         try:
             self._port.sendall(json.dumps(message).encode() + b"\n")
         except OSError as error:
@@ -139,13 +130,34 @@ class Machine:
             self._process.wait(10)  # for the end of its console
         return self.failed("the guest is gone")
 
-    def call(self, function: str, timeout: float = 120.0, **arguments: object) -> object:
-        """What 'module:function' returns in the guest, while nothing else is asked of it. Raises GuestFailed."""
-        self.send({"id": 0, "call": function, "arguments": arguments})
-        answer = self.receive(timeout)
-        if "raised" in answer:
-            raise self.failed(f"{function} failed in the guest: {answer['raised']}")
-        return answer["returned"]
+    def begin(self, number: int, function: str, **arguments: object) -> None:
+        """Have 'module:function' called in the guest; what it asks and what it returns comes by `receive`."""
+        self._send({"id": number, "call": function, "arguments": arguments})
+
+    def answer(self, number: int, answer: object) -> None:
+        """To what call `number` has asked."""
+        self._send({"id": number, "answer": answer})
+
+    def returned(self, message: Message) -> Any:
+        """What a call has returned. Raises CallFailed."""
+        if "raised" in message:
+            raise CallFailed(message["raised"], self.console)
+        return message["returned"]
+
+    def call(
+        self,
+        function: str,
+        timeout: float = 120.0,
+        answer: Callable[[Any], object] = lambda asks: None,
+        **arguments: object,
+    ) -> Any:
+        """What 'module:function' returns in the guest, while nothing else is called there. `timeout`: in seconds, of
+        each message. `answer`: to what the function asks. Raises GuestFailed.
+        """
+        self.begin(0, function, **arguments)
+        while "asks" in (message := self.receive(timeout)):
+            self.answer(0, answer(message["asks"]))
+        return self.returned(message)
 
     # Look
 
@@ -229,7 +241,7 @@ class Machine:
 @contextmanager
 def boot(
     kernel: Kernel,
-    program: Sequence[str],
+    program: Sequence[str] = GUEST,
     *,
     append: Sequence[str] = (),
     memory: int = MEMORY,
@@ -242,17 +254,17 @@ def boot(
     """
     check_tools()
     accelerated = acceleration(kernel)
-    for boots in range(1, BOOTS_AGAIN + 2):
-        with _running(kernel, program, append, memory, cpus, accelerated) as machine:
-            try:
-                machine.connect(BOOT_TIMEOUT[accelerated])
-            except GuestFailed as failed:
-                if boots > BOOTS_AGAIN or not emulator_failed(failed.console):
-                    raise
-                continue
+
+    def connected(boots: int) -> tuple[Machine, ExitStack]:
+        with ExitStack() as until_its_end:
+            machine = until_its_end.enter_context(_running(kernel, program, append, memory, cpus, accelerated))
+            machine.connect(BOOT_TIMEOUT[accelerated])
             machine.hello["boots"] = boots
-            yield machine
-            return
+            return machine, until_its_end.pop_all()
+
+    machine, until_its_end = boot_again(connected)
+    with until_its_end:
+        yield machine
 
 
 _found: dict[str, str] = {}

@@ -21,8 +21,8 @@ from mlockwipe.kernel.packages import output
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
 from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
-from mlockwipe_lab.bench.guest.measure import check_qemu, compile_init, measure
-from mlockwipe_lab.bench.guest.packed import Files, packed
+from mlockwipe_lab.bench.guest.measure import compile_init, measure
+from mlockwipe_lab.bench.guest.packed import packed
 from mlockwipe_lab.bench.guest.timing import TimedRun, as_timed_document, time_tables
 from mlockwipe_lab.bench.guest.work import (
     CARRIERS,
@@ -38,8 +38,10 @@ from mlockwipe_lab.bench.guest.work import (
 )
 from mlockwipe_lab.bench.markdown import as_markdown
 from mlockwipe_lab.matrix.lab_verify import print_failure
+from mlockwipe_lab.vm.alone import Files, check_qemu
+from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
-from mlockwipe_lab.vm.machine import GuestFailed, acceleration
+from mlockwipe_lab.vm.machine import acceleration
 from mlockwipe_lab.vm.side_by_side import side_by_side
 
 BOOTS = 3  # of each configuration, where instructions are counted

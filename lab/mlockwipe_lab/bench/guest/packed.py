@@ -15,8 +15,7 @@ import mlockwipe
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.module import make, sources
 from mlockwipe_lab.bench.programs import PROGRAMS as SCRIPTS
-
-Files = dict[str, bytes]  # by path below /
+from mlockwipe_lab.vm.alone import Files
 
 _GPG_HOME = "root/.gnupg"
 _COMPILED = "hooks.i"

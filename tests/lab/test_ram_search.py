@@ -9,8 +9,8 @@ import pytest
 from mlockwipe.contract import all_cases
 from mlockwipe.contract.case import KEPT, WIPED
 from mlockwipe.linux.physical import Frames
-from mlockwipe_lab.vm import guest
-from mlockwipe_lab.vm.guest import RamSearch
+from mlockwipe_lab.matrix import ram_search
+from mlockwipe_lab.matrix.ram_search import RamSearch
 
 
 class NoneMapped(Frames):
@@ -31,7 +31,7 @@ def looked(expected: str, late: bool, searches: Sequence[Sequence[int]]) -> tupl
 
     def ask(question: dict[str, Any]) -> dict[str, Any]:
         frames = left.pop(0)
-        return {"found": {word: {str(frame): 1 for frame in frames} for word in question["search"]}}
+        return {word: {str(frame): 1 for frame in frames} for word in question["search"]}
 
     eyes = RamSearch(case, late, ask, NoneMapped())
     eyes.look()
@@ -49,7 +49,7 @@ def looked(expected: str, late: bool, searches: Sequence[Sequence[int]]) -> tupl
 def test_what_is_gone_a_moment_later_counts_unless_the_carrier_is_late(
     expected: str, late: bool, counts: set[int], made: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest, "A_MOMENT", 0)
+    monkeypatch.setattr(ram_search, "A_MOMENT", 0)
     assert looked(expected, late, [[1, 2], [2, 3]]) == (counts, made)
 
 
@@ -65,7 +65,7 @@ def test_a_case_that_marks_what_it_shows_is_judged_by_the_mark(shown: bool, coun
 
     def ask(question: dict[str, Any]) -> dict[str, Any]:
         second, third = question["search"]
-        return {"found": {second: {"1": 1, "2": 10}, third: {"2": 2, "3": 2}}}
+        return {second: {"1": 1, "2": 10}, third: {"2": 2, "3": 2}}
 
     eyes = RamSearch(case, False, ask, NoneMapped())
     eyes.look()
