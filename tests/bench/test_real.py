@@ -16,9 +16,9 @@ import pytest
 
 from mlockwipe import LockedBuffer
 from mlockwipe.errors import Refused
-from mlockwipe_lab.bench.guest.packed import make_gpg_key
 from mlockwipe_lab.bench.host import limits, program_costs
 from mlockwipe_lab.bench.programs import PROGRAMS, load, memcached_load, web_load
+from mlockwipe_lab.bench.programs.gpg_key import make_gpg_key
 from mlockwipe_lab.bench.programs.web_service import Service
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe_lab.bench.guest.work import size_name
 from mlockwipe_lab.bench.host import limits, release_costs
 from mlockwipe_lab.bench.host.runner import Runner
+from mlockwipe_lab.bench.sizes import size_name
 from tests.c_programs import needs_gcc
 from tests.running import Outcome, run_bare, run_supervised
 

@@ -11,7 +11,8 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from mlockwipe_lab.bench.guest.work import SHARES, SIZES, size_name
+from mlockwipe_lab.bench.guest.work import SHARES, SIZES
+from mlockwipe_lab.bench.sizes import size_name
 
 mpl.rcParams["svg.hashsalt"] = "mlockwipe"  # the same file from the same figures
 ON_FREE, ON = ("init_on_free", "init_on_free=1", "#b3151f"), ("on", "init_mlocked_on_free=1", "#116329")

@@ -15,6 +15,7 @@ import mlockwipe
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.module import make, sources
 from mlockwipe_lab.bench.programs import PROGRAMS as SCRIPTS
+from mlockwipe_lab.bench.programs.gpg_key import make_gpg_key
 from mlockwipe_lab.vm.alone import Files
 
 _GPG_HOME = "root/.gnupg"
@@ -39,20 +40,6 @@ class Program:
 
 def _script(name: str) -> Files:
     return {name: (SCRIPTS / name).read_bytes()}
-
-
-def make_gpg_key(home: str) -> None:
-    """A key named bench, without a passphrase, in a directory for gpg alone. Raises Refused."""
-    environment = {**os.environ, "GNUPGHOME": home}
-    key = ("--quick-generate-key", "bench", "future-default", "default", "never")
-    for command in (
-        ["gpg", "--batch", "--quiet", "--passphrase", "", *key],
-        ["gpg", "--batch", "--quiet", "--check-trustdb"],  # or the first that is measured does it
-        ["gpgconf", "--kill", "gpg-agent"],
-    ):
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True)
-        if ran.returncode:
-            raise Refused(f"{command[0]} makes no key: status {ran.returncode}; {ran.stderr.strip()}")
 
 
 def _gpg(place: Path, headers: Path) -> Files:

@@ -5,14 +5,14 @@ The configurations are booted in turn, round after round and every other round b
 result is the median of all rounds.
 """
 
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from rich.table import Table
 
 from mlockwipe_lab.bench.guest.work import WORKS, Carrier, Configuration, Sample, Samples
-from mlockwipe_lab.bench.statistics import interval, named
+from mlockwipe_lab.bench.statistics import interval, interval_name, ratios
 from mlockwipe_lab.vm.kernel import Kernel
 
 KINDS = {"wall": "Wall time", "system": "System time"}
@@ -34,7 +34,7 @@ class TimedRun:
 
 
 def _median(sample: Sample, kind: str) -> float:
-    return statistics.median(sample.took if kind == "wall" else sample.system)
+    return median(sample.took if kind == "wall" else sample.system)
 
 
 def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
@@ -46,7 +46,7 @@ def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
             title=f"{title} with init_mlocked_on_free as a {bare.carrier.name.replace('-', ' ')} on Linux "
             f"{bare.kernel.release}, under {acceleration}",
             caption=f"Ratios to {bare.configuration.name}: the median of {len(bare.rounds)} rounds, and by bootstrap "
-            f"its {named(len(bare.rounds))}. '=': not distinguishable, the interval includes 1.{how}",
+            f"its {interval_name(len(bare.rounds))}. '=': not distinguishable, the interval includes 1.{how}",
             caption_justify="left",
         )
         table.add_column("what")
@@ -57,16 +57,16 @@ def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
                 continue
             base = bare.nanoseconds(kind, work.name)
             if min(base) > 0:  # system time is told in ticks, and there may be none
-                ratios = (_ratio(run.nanoseconds(kind, work.name), base) for run in others)
-                table.add_row(work.title, f"{statistics.median(base) / 1000:,.0f} us", *ratios)
+                told = (_ratio(run.nanoseconds(kind, work.name), base) for run in others)
+                table.add_row(work.title, f"{median(base) / 1000:,.0f} us", *told)
         yield table
 
 
 def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
-    ratios = [value / bare for value, bare in zip(values, base, strict=True)]
-    low, high = interval(ratios)
+    paired = ratios(values, base)
+    low, high = interval(paired)
     within = f"({low:.3f}..{high:.3f})"
-    return f"= {within}" if low <= 1 <= high else f"{statistics.median(ratios):.3f} {within}"
+    return f"= {within}" if low <= 1 <= high else f"{median(paired):.3f} {within}"
 
 
 def as_timed_document(runs: Sequence[TimedRun], machine: Mapping[str, object]) -> dict[str, object]:

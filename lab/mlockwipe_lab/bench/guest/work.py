@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What is done, under which kernels, and what must be true of the counts before they are believed."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from statistics import median
+
+from mlockwipe_lab.bench.sizes import size_name
+from mlockwipe_lab.bench.statistics import quartiles
 
 
 @dataclass(frozen=True)
@@ -21,13 +24,6 @@ class Work:
 SHARES = (10, 25, 50, 75, 90)  # per cent of the memory that is locked; workloads.c has them too
 # KiB, and how many munmaps; workloads.c has them too
 SIZES = {4: 64, 64: 16, 1 << 10: 4, 16 << 10: 1, 256 << 10: 1, 1 << 20: 1}
-
-
-def size_name(kibibytes: int, separator: str = " ") -> str:
-    for unit, size in (("GiB", 1 << 20), ("MiB", 1 << 10)):
-        if kibibytes >= size:
-            return f"{kibibytes // size}{separator}{unit}"
-    return f"{kibibytes}{separator}KiB"
 
 
 def _sized(kib: int, times: int, locked: bool) -> Work:
@@ -136,13 +132,11 @@ class Sample:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.took)
+        return median(self.took)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between these lies the middle half."""
-        low, _, high = statistics.quantiles(self.took, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.took)
 
     def differs(self, other: "Sample") -> bool:
         """Whether the difference is more than what one kernel shows from time to time, and from boot to boot."""

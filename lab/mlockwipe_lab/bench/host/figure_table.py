@@ -7,7 +7,7 @@ from rich.table import Table
 
 from mlockwipe_lab.bench.host.facts import Fact
 from mlockwipe_lab.bench.host.sampling import Figure
-from mlockwipe_lab.bench.statistics import named
+from mlockwipe_lab.bench.statistics import interval_name
 
 _COLUMNS = ("bare", "null tracer", "mlockwipe")
 
@@ -16,7 +16,7 @@ def as_table(machine: Mapping[str, Fact], figures: Sequence[Figure]) -> Table:
     table = Table(title="Costs of mlockwipe", caption=_caption(machine), caption_justify="left")
     table.add_column("what")
     rounds = min((len(figure.values) for figure in figures), default=0)
-    for column in (*_COLUMNS, "result", named(rounds), "goal"):
+    for column in (*_COLUMNS, "result", interval_name(rounds), "goal"):
         table.add_column(column, justify="right")
     table.add_column("reached")
     for figure in figures:

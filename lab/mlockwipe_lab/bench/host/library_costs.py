@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
+from statistics import median
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -206,7 +207,7 @@ def print_table(console: Console, rounds: Rounds, names: list[str], locked: Mapp
         table.add_column(name, justify="right")
     for key, what in _WHAT.items():
         medians = rounds.medians(key)
-        ratios = {name: sorted(rounds.ratio(name, "bytearray", key))[_ROUNDS // 2] for name in names}
+        ratios = {name: median(rounds.ratio(name, "bytearray", key)) for name in names}
         table.add_row(what, *(f"{medians[name]:.0f} ({ratios[name]:.1f}x)" for name in names))
     table.add_row(
         f"memory locked for {_MANY} secrets of 32 bytes", *(f"{locked[name] // 1024} KiB" for name in names)

@@ -11,11 +11,11 @@ from pathlib import Path
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.build import check_tools
 from mlockwipe.kernel.packages import cache, version
-from mlockwipe_lab.bench.guest.packed import make_gpg_key
 from mlockwipe_lab.bench.host import limits
 from mlockwipe_lab.bench.host.runner import Broken, Runner
 from mlockwipe_lab.bench.host.sampling import Figure, over_bare
 from mlockwipe_lab.bench.programs import PROGRAMS
+from mlockwipe_lab.bench.programs.gpg_key import make_gpg_key
 
 _SEALED = 10
 _EXECUTED = 100

@@ -2,10 +2,13 @@
 """What the release of memory costs at the death of its process: of large memory in units of one memset of the same,
 of any size against the process bare."""
 
-from mlockwipe_lab.bench.guest.work import size_name
+from statistics import median
+
 from mlockwipe_lab.bench.host import limits
 from mlockwipe_lab.bench.host.runner import Runner
 from mlockwipe_lab.bench.host.sampling import Figure, over_bare
+from mlockwipe_lab.bench.sizes import size_name
+from mlockwipe_lab.bench.statistics import ratios
 
 SIZES = (4, 64, 1 << 10, 16 << 10, 256 << 10, 1 << 20)  # KiB
 HUGE_SIZES = (2 << 10, *SIZES[3:])
@@ -52,8 +55,8 @@ def _over_memset(run: Runner, kind: str, kibibytes: int) -> Figure:
         f"release-{size_id(kibibytes)}-{kind}",
         f"{size_name(kibibytes)} wiped at SIGKILL, {_KINDS[kind]}; over memset",
         "x",
-        [wiped / once for wiped, once in zip(more, memset, strict=True)],
-        rounds.medians("release") | {"memset": sorted(memset)[len(memset) // 2]},
+        ratios(more, memset),
+        rounds.medians("release") | {"memset": median(memset)},
         goal=5.0,
         aim=3.5,
         neutral=0.0,  # a difference, in units of a memset

@@ -4,17 +4,17 @@
 The machine is never quiet. So nothing is compared that was not measured side by side: the variants take
 turns (A B, B A, A B ...), a figure is computed within each round, the result is the median of the rounds.
 
-How far off that may be, and how it is known, is told in mlockwipe_lab.bench.statistics.
+mlockwipe_lab.bench.statistics says how far off that may be, and how it is known.
 """
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import median
 
-from mlockwipe_lab.bench.statistics import interval
+from mlockwipe_lab.bench.statistics import interval, quartiles, ratios
 
 Times = dict[str, list[float]]
 """What a workload printed: nanoseconds, by name."""
@@ -46,10 +46,10 @@ class Rounds:
 
     def of(self, variant: str, time: str) -> list[float]:
         """One value a round: the median of what was printed under that name."""
-        return [statistics.median(sample[time]) for sample in self._taken[variant]]
+        return [median(sample[time]) for sample in self._taken[variant]]
 
     def ratio(self, over: str, under: str, time: str) -> list[float]:
-        return [a / b for a, b in zip(self.of(over, time), self.of(under, time), strict=True)]
+        return ratios(self.of(over, time), self.of(under, time))
 
     def difference(self, more: str, less: str, time: str) -> list[float]:
         return [a - b for a, b in zip(self.of(more, time), self.of(less, time), strict=True)]
@@ -63,7 +63,7 @@ class Rounds:
 
     def medians(self, time: str) -> dict[str, float]:
         """The median over all rounds, by variant, in nanoseconds."""
-        return {variant: statistics.median(self.of(variant, time)) for variant in self._taken}
+        return {variant: median(self.of(variant, time)) for variant in self._taken}
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,11 @@ class Figure:
 
     @property
     def median(self) -> float:
-        return statistics.median(self.values)
+        return median(self.values)
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """Between these lies the middle half of the rounds."""
-        if len(self.values) < 2:
-            return self.values[0], self.values[0]
-        low, _, high = statistics.quantiles(self.values, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.values)
 
     @cached_property
     def interval(self) -> tuple[float, float]:
