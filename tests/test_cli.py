@@ -19,6 +19,9 @@ import mlockwipe
 from mlockwipe import cli, verbs
 from mlockwipe.errors import Refused
 from mlockwipe.supervisor.options import Options
+from mlockwipe.verbs import kernel, kernel_module, lab
+from mlockwipe.verbs.parser import Verb
+from mlockwipe.verbs.run import VERB as RUN
 
 VERBS = ["run", "audit", "attach", "verify", "status", "lab", "kernel", "completion"]
 
@@ -155,7 +158,7 @@ WORDS += ["--report=", "--report=r", "--report=-", "--strict=1", "-1", "-x y", "
 def test_plain_options_are_those_of_the_parser(words: list[str]) -> None:
     plain = cli.plain_options(words)
     if plain is not None:
-        assert vars(plain) == vars(verbs.run_options(verbs.VERBS["run"].parser("run").parse_args(words)))
+        assert vars(plain) == vars(RUN.options(RUN.parser().parse_args(words)))
 
 
 @pytest.mark.parametrize("words", [["ls"], ["-q", "--strict", "--no-unmap", "--report", "r", "--", "ls", "-v"]])
@@ -211,21 +214,60 @@ def test_help_describes_the_verb_and_has_an_example(capsys: pytest.CaptureFixtur
     assert text.split("\n\n")[1].endswith(".")
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_example_of_the_help_is_valid_usage(verb: str) -> None:
-    words = verbs.VERBS[verb].example.split()
+def parse_example(verb: Verb) -> list[str]:
+    """Parse a verb's example as far as it is for mlockwipe: its words."""
+    words = verb.example.replace("'", "").split()
     for mark in ("|", ">"):
         words = words[: words.index(mark)] if mark in words else words
-    verbs.VERBS[verb].parser(verb).parse_args(words[2:])
+    assert words[0] == "mlockwipe"
+    verbs.load(words[1]).parser().parse_args(words[2:])
+    return words[1:]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_example_of_the_help_is_valid_usage(verb: str) -> None:
+    assert parse_example(verbs.load(verb))[0] == verb
 
 
 @pytest.mark.parametrize(
-    ("verb", "below"), [(verb, below) for verb in ("lab", "kernel") for below in getattr(verbs, verb.upper())]
+    "below", [*lab.VERB.below, *kernel.VERB.below, *kernel_module.Module.below], ids=lambda below: str(below.name)
 )
-def test_the_example_of_a_verb_below_is_valid_usage(verb: str, below: str) -> None:
-    command, first, *words = getattr(verbs, verb.upper())[below].example.replace("'", "").split()
-    assert (command, first, words[0]) == ("mlockwipe", verb, below)
-    verbs.VERBS[verb].parser(verb).parse_args(words)
+def test_the_example_of_a_verb_below_is_valid_usage(below: Verb) -> None:
+    path = below.name.split()
+    assert parse_example(below)[: len(path)] == path
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_in_a_file_of_its_name_and_has_its_parser(verb: str) -> None:
+    module = sys.modules[type(verbs.load(verb)).__module__]
+    assert module.__name__ == verbs.VERBS[verb] == f"mlockwipe.verbs.{verb}"
+    assert verbs.load(verb) is module.VERB
+    assert verbs.load(verb).parser().prog == f"mlockwipe {verb}"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_called_without_the_import_of_another(verb: str) -> None:
+    script = f"""
+import sys
+from mlockwipe import cli
+try:
+    cli.main([{verb!r}, "--help"])
+except SystemExit:
+    print("imported:", *(name for name in sys.modules if name.startswith("mlockwipe.verbs.")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.rpartition("imported:")[2].split())
+    assert f"mlockwipe.verbs.{verb}" in imported
+    below = {"kernel": {"kernel_module"}}.get(verb, set())
+    shared = {"parser", "stdout"}
+    assert imported <= {f"mlockwipe.verbs.{name}" for name in {verb} | below | shared}
+
+
+def test_the_list_of_verbs_is_made_by_the_import_of_them_all() -> None:
+    """The control of the test above: such an import would be seen."""
+    script = "import sys; from mlockwipe import verbs; verbs.top_parser(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {f"mlockwipe.verbs.{verb}" for verb in VERBS} <= set(done.stdout.split())
 
 
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +445,7 @@ sys.exit(cli.main(["run", "--strict", "-q", "--", "true", "-x"]))
 
 def test_a_stdout_that_has_no_such_character_gets_another() -> None:
     """As of a command that rich has shortened."""
-    source = "from mlockwipe.verbs import _Stdout\nwith _Stdout(): print('a\\N{HORIZONTAL ELLIPSIS}')"
+    source = "from mlockwipe.verbs.stdout import Stdout\nwith Stdout(): print('a\\N{HORIZONTAL ELLIPSIS}')"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, env=environment)
     assert (done.stdout, done.stderr) == ("a?\n", "")

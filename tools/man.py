@@ -26,8 +26,8 @@ def page(name: str, summary: str, parser: object, others: list[str]) -> str:
 def main(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     pages = {"mlockwipe": ("zero locked memory when it is released", verbs.top_parser())}
-    for name, verb in verbs.VERBS.items():
-        pages[f"mlockwipe-{name}"] = verb.summary, verb.parser(name)
+    for verb in map(verbs.load, verbs.VERBS):
+        pages[f"mlockwipe-{verb.name}"] = verb.summary, verb.parser()
     for name, (summary, parser) in pages.items():
         (directory / f"{name}.1").write_text(page(name, summary, parser, list(pages)), encoding="utf-8")
 

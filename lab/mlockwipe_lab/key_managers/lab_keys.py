@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from mlockwipe.interruption import ends_by_signal
-from mlockwipe.kernel.command import building
+from mlockwipe.kernel.build_progress import building
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
 from mlockwipe_lab.carriers import lab_carrier

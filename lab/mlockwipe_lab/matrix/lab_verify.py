@@ -13,7 +13,7 @@ from rich.markup import escape
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import ends_by_signal
-from mlockwipe.kernel.command import building
+from mlockwipe.kernel.build_progress import building
 from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine, matching

@@ -58,7 +58,7 @@ class _UnderWay:
 
 
 class Auditor:
-    """`say` tells the user something, once for each key. Raises Refused without libdw."""
+    """`say` tells the user something, once for each key. ImportError without libdw."""
 
     def __init__(self, path: str, say: Callable[[str, str], None]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

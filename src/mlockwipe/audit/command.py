@@ -15,6 +15,7 @@ from rich.console import Console
 from mlockwipe.audit import FINDINGS, LEFT
 from mlockwipe.audit.finding import SCHEMA, Finding, is_fault
 from mlockwipe.audit.report import as_page, print_findings
+from mlockwipe.errors import Refused
 from mlockwipe.linux import libdw
 from mlockwipe.report_file import ReportFile
 from mlockwipe.supervisor.front import run
@@ -27,7 +28,10 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
 
     Raises Refused.
     """
-    libdw.load()
+    try:
+        libdw.load()
+    except ImportError:
+        raise Refused("call stacks need libdw.so.1 of elfutils: apt-get install libdw1") from None
     files = [None if path is None else ReportFile(path) for path in (json_file, html_file)]
     with tempfile.TemporaryDirectory(prefix="mlockwipe-", ignore_cleanup_errors=True) as place:
         path = Path(place, "findings")

@@ -42,6 +42,14 @@ class Built:
     image: Path
     compiled: int
 
+    def copy_to(self, place: Path) -> Path:
+        """Put bzImage, System.map and the configuration into a directory: the path of the first."""
+        place.mkdir(parents=True, exist_ok=True)
+        top = self.image.parents[3]
+        for file, name in ((self.image, "bzImage"), (top / "System.map", "System.map"), (top / ".config", "config")):
+            shutil.copyfile(file, place / name)
+        return place / "bzImage"
+
 
 def check_tools() -> None:
     """Raises Refused with the line for apt when something that a build needs is missing."""

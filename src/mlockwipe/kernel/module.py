@@ -44,6 +44,19 @@ def headers_package(release: str) -> str:
     return f"linux-headers-{release}"
 
 
+def headers_for(release: str) -> Path:
+    """The headers of a kernel: those that are installed, else Debian's in the cache. Raises Refused."""
+    try:
+        return installed_headers(release)
+    except Refused:
+        pass
+    try:
+        return fetched_headers(release)
+    except Refused as error:
+        package = headers_package(release)
+        raise Refused(f"{error}: apt-get install {package}, or name the headers by --headers") from error
+
+
 def installed_headers(release: str) -> Path:
     """Where the headers of a kernel are on this machine.
 

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mlockwipe.errors import Refused
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -45,8 +43,8 @@ class _Library:
         pointer, number = ctypes.c_void_p, ctypes.c_int
         try:
             library = ctypes.PyDLL("libdw.so.1")
-        except OSError:
-            raise Refused("call stacks need libdw.so.1 of elfutils: apt-get install libdw1") from None
+        except OSError as error:
+            raise ImportError(str(error), name="libdw.so.1") from None
 
         def bind(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
             function = getattr(library, name)
@@ -81,7 +79,7 @@ _library: _Library | None = None
 
 
 def load() -> _Library:
-    """Load the library now. Refused when it is not there."""
+    """Load the library now. ImportError when it is not there."""
     global _library
     if _library is None:
         os.environ.pop("DEBUGINFOD_URLS", None)  # or a look-up would go to the network
@@ -90,7 +88,7 @@ def load() -> _Library:
 
 
 class Unwinder:
-    """The stacks of one process, until it executes another program. Refused without libdw."""
+    """The stacks of one process, until it executes another program. ImportError without libdw."""
 
     def __init__(self, pid: int) -> None:
         self._dw = load()

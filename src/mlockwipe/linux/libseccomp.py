@@ -8,8 +8,8 @@ import, because it looks the library up by running ldconfig; every start of `mlo
 import ctypes
 import errno
 import os
+import struct
 
-from mlockwipe.errors import Refused
 from mlockwipe.linux.libc import fail
 
 TYPE_CHECKING = False
@@ -27,38 +27,39 @@ ARCH_X32 = 0x4000003E
 ARCH_X86_64 = 0xC000003E
 
 
-class Compare(ctypes.Structure):
-    """struct scmp_arg_cmp: a condition on one argument of a call."""
-
-    _fields_ = [
-        ("argument", ctypes.c_uint),
-        ("operator", ctypes.c_int),
-        ("first", ctypes.c_uint64),
-        ("second", ctypes.c_uint64),
-    ]
+# struct scmp_arg_cmp, a condition on one argument of a call: the argument, an operator, one or two values. Packed by
+# hand, because ctypes would make a type of it and one of each length of array at every start.
+_COMPARE = struct.Struct("=IIQQ")
 
 
-def equal(argument: int, value: int) -> Compare:
-    return Compare(argument, _EQ, value, 0)
+def equal(argument: int, value: int) -> bytes:
+    return _COMPARE.pack(argument, _EQ, value, 0)
 
 
-def differs(argument: int, value: int) -> Compare:
-    return Compare(argument, _NE, value, 0)
+def differs(argument: int, value: int) -> bytes:
+    return _COMPARE.pack(argument, _NE, value, 0)
 
 
-def has_flag(argument: int, flag: int) -> Compare:
-    return Compare(argument, _MASKED_EQ, flag, flag)
+def has_flag(argument: int, flag: int) -> bytes:
+    return _COMPARE.pack(argument, _MASKED_EQ, flag, flag)
 
 
 # An action for the calls of one name on which every condition holds.
-Rule = tuple[int, str, tuple[Compare, ...]]
+Rule = tuple[int, str, tuple[bytes, ...]]
+
+
+def version() -> str:
+    """'2.5.4'. ImportError without the library."""
+    library = _library()
+    library.seccomp_version.restype = ctypes.POINTER(ctypes.c_uint)  # struct scmp_version: major, minor, micro
+    return ".".join(map(str, library.seccomp_version()[:3]))
 
 
 def _library() -> ctypes.PyDLL:
     try:
         library = ctypes.PyDLL("libseccomp.so.2")
-    except OSError:
-        raise Refused("libseccomp is missing: install it (Debian: apt-get install libseccomp2)") from None
+    except OSError as error:
+        raise ImportError(str(error), name="libseccomp.so.2") from None
     context = ctypes.c_void_p
     library.seccomp_init.restype = context
     library.seccomp_init.argtypes = [ctypes.c_uint32]
@@ -73,7 +74,7 @@ def _library() -> ctypes.PyDLL:
         ctypes.c_uint32,
         ctypes.c_int,
         ctypes.c_uint,
-        ctypes.POINTER(Compare),
+        ctypes.c_char_p,
     ]
     return library
 
@@ -84,6 +85,8 @@ def compile_filter(rules_by_arch: "Iterable[tuple[tuple[int, ...], Iterable[Rule
     `rules_by_arch` pairs architectures with their rules; each architecture may stand once. The rules are kept
     apart because libseccomp takes one condition for a call of the same name in every architecture, and i386 has
     two calls named mmap. Calls of an architecture that is not named are allowed.
+
+    ImportError without the library.
     """
     library = _library()
     whole: int | None = None
@@ -96,9 +99,8 @@ def compile_filter(rules_by_arch: "Iterable[tuple[tuple[int, ...], Iterable[Rule
             _must(library.seccomp_arch_remove(context, ARCH_X86_64), "seccomp_arch_remove")
         for action, call, conditions in rules:
             number = library.seccomp_syscall_resolve_name(call.encode())
-            array = (Compare * len(conditions))(*conditions)
             _must(
-                library.seccomp_rule_add_array(context, action, number, len(conditions), array),
+                library.seccomp_rule_add_array(context, action, number, len(conditions), b"".join(conditions)),
                 f"seccomp_rule_add({call})",
             )
         if whole is None:

@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mlockwipe.errors import Refused
-from mlockwipe.status.machine import Limit, Machine, Swap, parse_bool, parse_release
+from mlockwipe.requirements import (
+    NO_LIBSECCOMP,
+    NO_NOTIFICATION,
+    OLDEST,
+    parse_release,
+    why_no_filter,
+    why_no_kernel,
+    why_no_tracing,
+)
+from mlockwipe.status.machine import Limit, Machine, Swap, parse_bool
 
 State = Literal["good", "warn", "bad", "info", "unknown"]
 """good: protects, or is no danger. warn: a way for a secret to survive. bad: a protection that does not
@@ -33,11 +42,6 @@ Finding = tuple[State, str, str]
 
 NOTHING_TO_DO = "Nothing to do."
 
-# SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: without it a signal that arrives while the supervisor attaches
-# shows up in the program as an EINTR that mlock(2) never gives.
-OLDEST_KERNEL = (5, 19)
-ARCHITECTURES = ("x86_64",)
-
 
 def run_checks(machine: Machine) -> list[Check]:
     """Every check, in the order of CHECKS: what the supervisor needs, what else wipes, where copies go."""
@@ -57,39 +61,34 @@ def _run(name: str, check: Callable[[Machine], Finding], machine: Machine) -> Ch
 # What the supervisor needs
 
 
+def _no_run(lack: str) -> str:
+    """The advice, of a sentence of mlockwipe.requirements."""
+    return f"'mlockwipe run' can't work here, because {lack}."
+
+
 def _kernel(machine: Machine) -> Finding:
     value = f"{machine.release} {machine.architecture}"
-    release = parse_release(machine.release)
-    oldest = f"{OLDEST_KERNEL[0]}.{OLDEST_KERNEL[1]}"
-    if machine.architecture not in ARCHITECTURES:
-        return "bad", value, f"'mlockwipe run' knows {', '.join(ARCHITECTURES)} only: use such a machine."
-    if release is None:
-        return "unknown", value, f"This is no version number; 'mlockwipe run' needs Linux {oldest} or newer."
-    if release < OLDEST_KERNEL:
-        return "bad", value, f"'mlockwipe run' needs Linux {oldest} or newer: upgrade the kernel."
+    if (lack := why_no_kernel(machine.architecture, machine.release)) is not None:
+        return "bad", value, _no_run(lack)
+    if parse_release(machine.release) is None:
+        return "unknown", value, f"This is no version number; 'mlockwipe run' needs Linux {OLDEST} or newer."
     return "good", value, NOTHING_TO_DO
 
 
 def _seccomp_notification(machine: Machine) -> Finding:
     actions = machine.read_if_there("proc/sys/kernel/seccomp/actions_avail")
     if actions is None or "user_notif" not in actions.split():
-        advice = "'mlockwipe run' needs a kernel with CONFIG_SECCOMP_FILTER: boot one."
-        return "bad", "not in this kernel", advice
+        return "bad", "not in this kernel", _no_run(NO_NOTIFICATION)
     error = machine.seccomp_notification()
     if error:
-        return (
-            "bad",
-            os.strerror(error),
-            "seccomp(2) is refused here, so 'mlockwipe run' can't work: allow seccomp and ptrace in the "
-            "container's profile.",
-        )
+        return "bad", os.strerror(error), _no_run(why_no_filter(OSError(error, os.strerror(error))))
     return "good", "available", NOTHING_TO_DO
 
 
 def _libseccomp(machine: Machine) -> Finding:
     version = machine.libseccomp()
     if version is None:
-        return "bad", "not found", "'mlockwipe run' needs libseccomp: apt-get install libseccomp2."
+        return "bad", "not found", _no_run(NO_LIBSECCOMP)
     return "good", version, NOTHING_TO_DO
 
 
@@ -106,14 +105,12 @@ def _ptrace_scope(machine: Machine) -> Finding:
             return "warn", "0, same user", advice
         case "1":
             return "good", "1, descendants only", NOTHING_TO_DO
-        case "2" if machine.uid == 0:
-            return "good", "2, root only", "Nothing to do; but only root can use 'mlockwipe run'."
-        case "2":
-            advice = "'mlockwipe run' may not trace: run it as root, or sysctl kernel.yama.ptrace_scope=1."
-            return "bad", "2, root only", advice
-        case "3":
-            advice = "Nobody may trace, so 'mlockwipe run' can't work: reboot with kernel.yama.ptrace_scope=1."
-            return "bad", "3, nobody", advice
+        case "2" | "3":
+            value = "2, root only" if scope == "2" else "3, nobody"
+            lack = why_no_tracing(scope, machine.may_trace)
+            if lack is not None:
+                return "bad", value, _no_run(lack)
+            return "good", value, "Nothing to do; but only root can use 'mlockwipe run'."
     return "unknown", scope, "This kernel knows a scope that mlockwipe doesn't: upgrade mlockwipe."
 
 

@@ -5,7 +5,6 @@ Nothing here judges. A reader returns what the kernel says or raises the OSError
 take text and never raise on text the kernel could not have written.
 """
 
-import ctypes
 import errno
 import os
 import zlib
@@ -14,52 +13,35 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_libc.syscall.restype = ctypes.c_long
-
-_NR_MEMFD_SECRET = 447  # the same on every architecture, as all numbers from 424 on
-_NR_SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277}
-
-# <linux/seccomp.h>
-_SECCOMP_GET_NOTIF_SIZES = 3
+from mlockwipe.linux import libseccomp, mm, seccomp_filter
+from mlockwipe.requirements import may_trace
 
 
 def try_memfd_secret() -> int:
     """0 when memfd_secret(2) hands out a file, else the errno: ENOSYS for a kernel without it or booted
     with secretmem.enable=0."""
-    fd = _libc.syscall(ctypes.c_long(_NR_MEMFD_SECRET), ctypes.c_uint(0))
-    if fd < 0:
-        return ctypes.get_errno()
-    os.close(fd)
+    try:
+        os.close(mm.memfd_secret())
+    except OSError as error:
+        return error.errno or 0
     return 0
 
 
 def try_seccomp_notification() -> int:
-    """0 when seccomp(2) answers for user notification, else the errno: EINVAL before Linux 5.0, ENOSYS
-    without CONFIG_SECCOMP_FILTER, EPERM (or what its author chose) under a container's profile."""
-    number = _NR_SECCOMP.get(os.uname().machine)
-    if number is None:
-        return errno.ENOSYS
-    sizes = (ctypes.c_uint16 * 3)()
-    result = _libc.syscall(
-        ctypes.c_long(number), ctypes.c_uint(_SECCOMP_GET_NOTIF_SIZES), ctypes.c_uint(0), ctypes.byref(sizes)
-    )
-    return 0 if result == 0 else ctypes.get_errno()
+    """0 when seccomp(2) answers for user notification, else the errno."""
+    try:
+        seccomp_filter.notification_sizes()
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def try_libseccomp() -> str | None:
     """The version of libseccomp ('2.5.4'), or None when the dynamic linker finds none."""
-
-    class Version(ctypes.Structure):
-        _fields_ = (("major", ctypes.c_uint), ("minor", ctypes.c_uint), ("micro", ctypes.c_uint))
-
     try:
-        library = ctypes.CDLL("libseccomp.so.2")
-    except OSError:
+        return libseccomp.version()
+    except ImportError:
         return None
-    library.seccomp_version.restype = ctypes.POINTER(Version)
-    version = library.seccomp_version().contents
-    return f"{version.major}.{version.minor}.{version.micro}"
 
 
 @dataclass(frozen=True)
@@ -85,7 +67,7 @@ class Machine:
 
     root: Path = Path("/")
     architecture: str = field(default_factory=lambda: os.uname().machine)
-    uid: int = field(default_factory=os.geteuid)
+    may_trace: Callable[[], bool] = may_trace
     memfd_secret: Callable[[], int] = try_memfd_secret
     seccomp_notification: Callable[[], int] = try_seccomp_notification
     libseccomp: Callable[[], str | None] = try_libseccomp
@@ -245,15 +227,6 @@ def _is_limit(text: str) -> bool:
 
 def _limit(text: str) -> int | None:
     return None if text == "unlimited" else int(text)
-
-
-def parse_release(release: str) -> tuple[int, int] | None:
-    """(6, 1) of '6.1.0-18-amd64', None when it is no version."""
-    major, _, rest = release.partition(".")
-    minor = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-    if major.isascii() and major.isdigit() and minor.isdigit():
-        return int(major), int(minor)
-    return None
 
 
 def parse_fields(text: str) -> dict[str, str]:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Whether a process can be attached to, and why not."""
 
-import contextlib
 import os
 import pwd
 
 from mlockwipe.linux import procfs
+from mlockwipe.requirements import ptrace_scope, why_no_attaching
 
 
 class NotAttached(Exception):
@@ -38,12 +38,8 @@ def why_refused(status: procfs.Status) -> str:
         return "can't be traced: the kernel refuses it even to root here, as in a container without CAP_SYS_PTRACE"
     if owner != os.geteuid():
         return f"belongs to {_user(owner)}: run mlockwipe attach as root"
-    with contextlib.suppress(FileNotFoundError):
-        if procfs.sysctl("kernel/yama/ptrace_scope") != "0":
-            return (
-                "can't be traced: kernel.yama.ptrace_scope lets only its parents trace it: "
-                "run mlockwipe attach as root"
-            )
+    if (yama := why_no_attaching(ptrace_scope())) is not None:
+        return f"can't be traced: {yama}"
     return "is closed to tracing, by itself (PR_SET_DUMPABLE) or for its privileges: run mlockwipe attach as root"
 
 

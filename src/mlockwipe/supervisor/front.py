@@ -12,6 +12,7 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
+from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
 from mlockwipe.supervisor import guardian, program
 from mlockwipe.supervisor.control import Channel
 from mlockwipe.supervisor.filters import filter_one
@@ -20,9 +21,6 @@ from mlockwipe.suppress import suppress
 
 __all__ = ["Options", "run"]
 
-_OLDEST_KERNEL = (5, 19)
-_FEWEST_FILES = 8  # with which the supervisor starts
-_CAP_SYS_PTRACE = 1 << 19
 _FAILED = 125
 _ENDING = frozenset((signals.SIGINT, signals.SIGTERM, signals.SIGHUP))
 _CAUGHT = signals.ALL - {signals.SIGKILL, *signals.STOPPING}  # the supervisor stops us when the program stops
@@ -46,6 +44,8 @@ def run(options: Options) -> int:
     options.report = check_report(options.report)
     try:
         code = filter_one()
+    except ImportError:
+        raise Refused(NO_LIBSECCOMP) from None
     except OSError as error:
         raise Refused(f"no seccomp filter can be made ({error}): is the size of files limited (ulimit -f)?") from None
     mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
@@ -182,34 +182,6 @@ def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
         with suppress(OSError):
             os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
-
-
-def check_machine() -> None:
-    """Refused where no supervisor can run."""
-    system = os.uname()
-    if system.machine != "x86_64":
-        raise Refused(f"the supervisor runs on x86_64 only, this is {system.machine}: use a kernel that wipes")
-    version = tuple(int("".join(filter(str.isdigit, part)) or 0) for part in system.release.split(".")[:2])
-    if version < _OLDEST_KERNEL:
-        raise Refused(f"Linux {system.release} is too old: 5.19 or later is needed for killable notifications")
-    files = os.sysconf("SC_OPEN_MAX")
-    if 0 <= files < _FEWEST_FILES:
-        raise Refused(f"only {files} files may be open, which is too few to supervise anything: ulimit -n 64")
-    try:
-        with open("/proc/sys/kernel/yama/ptrace_scope", encoding="ascii") as file:
-            scope = int(file.read())
-    except FileNotFoundError:
-        return
-    if scope >= 3 or (scope == 2 and not _has_cap_sys_ptrace()):
-        raise Refused(
-            f"kernel.yama.ptrace_scope is {scope}, which forbids tracing: set it to 1"
-            + (" or run as root" if scope == 2 else " (that takes a reboot)")
-        )
-
-
-def _has_cap_sys_ptrace() -> bool:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-        return any(int(line.split()[1], 16) & _CAP_SYS_PTRACE for line in status if line.startswith("CapEff:"))
 
 
 def check_report(report: str | None) -> str | None:

@@ -5,10 +5,10 @@ import errno
 import os
 
 from mlockwipe.linux import prctl, ptrace, seccomp_filter, signals
+from mlockwipe.requirements import CAP_SYS_ADMIN, NO_PTRACE, has_capability, why_no_filter
 from mlockwipe.supervisor.control import Channel
 
 _WALL = 0x40000000
-_CAP_SYS_ADMIN = 1 << 21
 
 
 SETUID_SENTENCE = (
@@ -73,11 +73,7 @@ def _probe_ptrace(pid: int) -> None:
         os.waitid(os.P_PID, pid, os.WSTOPPED | _WALL)
         ptrace.detach(pid)
     except PermissionError:
-        raise NotStarted(
-            125,
-            "ptrace is refused here: allow it in the seccomp profile of the container, or set "
-            "kernel.yama.ptrace_scope to 1 or less",
-        ) from None
+        raise NotStarted(125, NO_PTRACE) from None
 
 
 def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
@@ -85,11 +81,11 @@ def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channe
     try:
         channel.receive()
         try:
-            if not _has_cap_sys_admin():
+            if not has_capability(CAP_SYS_ADMIN):
                 prctl.set_no_new_privileges()
             listener = seccomp_filter.install_with_listener(filter_one)
         except OSError as error:
-            channel.send("failed", 125, _why_no_filter(error))
+            channel.send("failed", 125, why_no_filter(error))
             os._exit(125)
         channel.send("listener", fds=(listener,))
         os.close(listener)
@@ -129,7 +125,7 @@ def loses_privilege(command: str) -> str | None:
         mode = os.stat(path).st_mode
     except OSError:
         return None
-    return path if mode & 0o6000 and not _has_cap_sys_admin() else None
+    return path if mode & 0o6000 and not has_capability(CAP_SYS_ADMIN) else None
 
 
 def _on_path(name: str) -> str:
@@ -141,24 +137,5 @@ def _on_path(name: str) -> str:
     return name
 
 
-def _has_cap_sys_admin() -> bool:
-    with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
-        for line in status:
-            if line.startswith("CapEff:"):
-                return int(line.split()[1], 16) & _CAP_SYS_ADMIN != 0
-    return False
-
-
 def why_no_process(error: OSError) -> str:
     return f"no more processes can be made here ({error.strerror}): raise `ulimit -u`, or pids.max of the cgroup"
-
-
-def _why_no_filter(error: OSError) -> str:
-    if error.errno == errno.EBUSY:
-        return (
-            "this process is under a seccomp notification listener already, and the kernel allows one only: start "
-            "mlockwipe outside of it"
-        )
-    if error.errno == errno.EINVAL:
-        return "this kernel has no killable seccomp notification: Linux 5.19 or later is needed"
-    return f"seccomp is refused here: {error.strerror}; allow seccomp(2) in the profile of the container"

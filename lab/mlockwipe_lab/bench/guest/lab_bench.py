@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mlockwipe.interruption import ends_by_signal
-from mlockwipe.kernel.command import building
+from mlockwipe.kernel.build_progress import building
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import output
 from mlockwipe.report_file import ReportFile

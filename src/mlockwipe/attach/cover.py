@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""The verb: attach, stay until the programs are gone or somebody asks to end, and leave them as they were."""
+"""Attach to programs that run, stay until they are gone or somebody asks to end, and leave them as they were."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlockwipe.attach.holders import describe, holders
 from mlockwipe.attach.policy import Policy
-from mlockwipe.linux import prctl, procfs
-from mlockwipe.supervisor.attachable import NotAttached, ancestors
+from mlockwipe.attach.watch import Watch
+from mlockwipe.linux import prctl
+from mlockwipe.requirements import check_machine
+from mlockwipe.supervisor.attachable import NotAttached
 from mlockwipe.supervisor.attached import Attached
-from mlockwipe.supervisor.front import check_machine, check_report
+from mlockwipe.supervisor.front import check_report
 from mlockwipe.supervisor.report import Report
 
 _FAILED = 125
@@ -33,7 +33,7 @@ class AttachOptions:
     verbosity: int = 0
 
 
-def attach(options: AttachOptions) -> int:
+def cover(options: AttachOptions) -> int:
     """The exit status: 0, or 125 when none of the processes could be attached to. Refused before anything is done."""
     check_machine()
     report_path = check_report(options.report)
@@ -55,7 +55,7 @@ def attach(options: AttachOptions) -> int:
             refused.append(f"process {pid} {error}")
             report.unprotected[str(pid), str(error)] += 1
             say(0, refused[-1])
-    watch = None if options.pids else _Watch(attached, options.least, policy, say).look
+    watch = None if options.pids else Watch(attached, options.least, policy, say).look
     ended = attached.run(watch)
     if not ended:
         say(0, "detached: the programs go on without cover")
@@ -69,38 +69,6 @@ def attach(options: AttachOptions) -> int:
             _write(text)
         return _FAILED
     return 0
-
-
-class _Watch:
-    """The look at the machine, every second."""
-
-    def __init__(self, attached: Attached, least: int, policy: Policy, say: Callable[[int, str], None]) -> None:
-        self._attached = attached
-        self._least = least
-        self._policy = policy
-        self._say = say
-        self._looked_at: dict[int, str] = {}  # pids that were refused or excluded, with their start times
-        self._never = set(ancestors(os.getpid()))
-
-    def look(self) -> None:
-        seen = {}
-        for pid, status, locked in holders(self._least):
-            if pid in self._never:
-                continue
-            try:
-                started = procfs.stat_fields(pid)[19]
-                if self._looked_at.get(pid) == started:
-                    seen[pid] = started
-                    continue
-                if not self._policy.allows(describe(pid, status, locked)):
-                    continue  # it may exec, or lock less
-                self._attached.attach(pid)
-            except NotAttached as error:
-                seen[pid] = started
-                self._say(0, f"process {pid} {error}")
-            except OSError:
-                continue  # gone
-        self._looked_at = seen
 
 
 def _write(text: str) -> None:
