@@ -48,6 +48,7 @@ lab-setup: $(VENV)/.lab ## install what the virtual machines need (QEMU and othe
 
 .PHONY: lab
 lab: $(VENV)/.lab ## the cases in virtual machines, on Debian's 6.1 and 6.12 (takes long)
+	@mkdir -p build
 	@$(BIN)/mlockwipe lab verify --kernel debian-6.1 --kernel debian-6.12 --json build/lab.json --html build/lab
 
 .PHONY: kernel
@@ -75,10 +76,12 @@ man: setup ## write the manual pages to build/man
 
 .PHONY: lab-keys
 lab-keys: $(VENV)/.lab ## real key managers killed in virtual machines (takes long)
+	@mkdir -p build
 	@$(BIN)/mlockwipe lab keys --kernel debian-6.1 --kernel debian-6.12 --json build/keys.json
 
 .PHONY: lab-bench
 lab-bench: $(VENV)/.lab ## count the instructions that the boot option and the module cost (builds four kernels at first)
+	@mkdir -p build
 	@$(BIN)/mlockwipe lab bench --carrier boot-option --carrier module --series 6.1 --series 6.12 --json build/costs.json --markdown build/costs.md
 
 .PHONY: clean
@@ -86,8 +89,8 @@ clean: ## remove .venv and everything that was made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find src lab tests tools -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
-# Stamps: what a user needs, and on top of it the lab and what the tests need. A .venv that can't run pip (its interpreter
-# went with an upgrade of the distribution) is made anew.
+# Stamps: what a user needs, and on top of it the lab and what the tests need. A .venv that can't run pip (its
+# interpreter went with an upgrade of the distribution) is made anew.
 $(VENV)/.runtime: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "mlockwipe needs Python 3.11 or newer as $(PYTHON): install one and name it," \
@@ -110,11 +113,13 @@ $(VENV)/.lab: $(VENV)/.runtime lab/pyproject.toml
 		fi; \
 	fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --editable ./lab
+	@$(BIN)/python -m compileall -q lab  # or every guest compiles, which may not write here
 	@touch $@
 
 # The pip of Debian 12 knows no --group, so the group is read from pyproject.toml.
 $(VENV)/.dev: $(VENV)/.runtime lab/pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --editable ./lab
+	@$(BIN)/python -m compileall -q lab  # or every guest compiles, which may not write here
 	@$(BIN)/python -c 'import tomllib; groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
 		print(*groups["dev"], sep="\n")' \
 		| $(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement /dev/stdin

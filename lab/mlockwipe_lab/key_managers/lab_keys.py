@@ -11,12 +11,11 @@ from mlockwipe.kernel.build_progress import building
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
 from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.document import as_document
 from mlockwipe_lab.key_managers.judge import Run, judge
 from mlockwipe_lab.key_managers.verdict_table import print_table
-from mlockwipe_lab.matrix.lab_verify import print_failure
-from mlockwipe_lab.progress import bars
 from mlockwipe_lab.vm.kernel import kernel
 from mlockwipe_lab.vm.machine import check_tools
 

@@ -13,7 +13,7 @@ from mlockwipe.contract.pattern import FIRST
 from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe_lab.carriers import LabCarrier
-from mlockwipe_lab.progress import Advance
+from mlockwipe_lab.console import Advance
 from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel
 from mlockwipe_lab.vm.machine import Machine, acceleration, assume_acceleration, boot

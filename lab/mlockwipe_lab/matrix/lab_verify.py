@@ -2,13 +2,11 @@
 """`mlockwipe lab verify`: boot, judge, print, write."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from mlockwipe.contract import print_table
 from mlockwipe.errors import Refused
@@ -18,15 +16,13 @@ from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine, matching
 from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.html import write_pages
 from mlockwipe_lab.matrix.judge import Look, Run, verify
-from mlockwipe_lab.progress import bars
 from mlockwipe_lab.vm.kernel import kernel
 from mlockwipe_lab.vm.machine import check_tools
 
-_TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
-_LINES, _MOST_LINES = 20, 120
 _PLACES = 4  # of a wrong verdict's pages, that are told
 
 
@@ -107,17 +103,3 @@ def _places(look: Look) -> str:
     told = [f"{place['frame'] * PAGE_SIZE:#x} ({place['kind']})" for place in look.places[:_PLACES]]
     more = look.pages - len(told)
     return ", ".join(told) + (f" and {more} more" if more else "")
-
-
-def print_failure(console: Console, name: str, why: str, said: str) -> None:
-    """`name`: what failed. `said`: what the guest's kernel said."""
-    what = escape(f"{name}: {why}")
-    console.print(f"[bold red]{what}[/]; the end of its console:", highlight=False)
-    console.print(_end_of(said), markup=False, highlight=False, soft_wrap=True)
-
-
-def _end_of(text: str) -> str:
-    """The last lines of a console, from where a kernel or Python says what is wrong: what follows that is long."""
-    lines = text.splitlines()
-    wrong = [number for number, line in enumerate(lines) if _TROUBLE.search(line)]
-    return "\n".join(lines[min([*wrong, max(0, len(lines) - _LINES)]) :][-_MOST_LINES:])

@@ -5,13 +5,11 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mlockwipe.interruption import ends_by_signal
@@ -37,7 +35,7 @@ from mlockwipe_lab.bench.guest.work import (
     together,
 )
 from mlockwipe_lab.bench.markdown import as_markdown
-from mlockwipe_lab.matrix.lab_verify import print_failure
+from mlockwipe_lab.console import bar, print_failure
 from mlockwipe_lab.vm.alone import Files, check_qemu
 from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
@@ -124,7 +122,8 @@ def _taken(what: str, jobs: Sequence[_Job], boots: int) -> list[list[Samples]]:
     found: dict[tuple[int, int], Samples] = {}
     order = range(len(jobs))
     turns = [(boot, job) for boot in range(boots) for job in (reversed(order) if boot % 2 else order)]
-    with _bar(what, len(turns)) as advance:
+    works = len({LOOP, CLEARING, *WORKS})
+    with bar(what, len(turns) * works) as advance:
         if jobs[0][-1] == COUNTING:
             tasks = [(boot, *jobs[job]) for boot, job in turns]
             for number, samples in side_by_side(_measure, tasks, lambda number, _: advance()):
@@ -148,13 +147,3 @@ def _measure(
         return measure(booted, init, programs, configuration, lambda: tell(None), boot=boot, clock=clock)
     except GuestFailed as failed:
         raise GuestFailed(f"{configuration.name}: {failed}", failed.console) from failed
-
-
-@contextmanager
-def _bar(what: str, guests: int) -> Iterator[Callable[[], object]]:
-    """What moves a bar on with every kind of work, where stderr is a terminal."""
-    err = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(what, total=guests * len({LOOP, CLEARING, *WORKS}))
-        yield lambda: progress.advance(task)
