@@ -254,17 +254,16 @@ def boot(
     """
     check_tools()
     accelerated = acceleration(kernel)
+    with ExitStack() as until_its_end:
 
-    def connected(boots: int) -> tuple[Machine, ExitStack]:
-        with ExitStack() as until_its_end:
+        def connected(boots: int) -> Machine:
+            until_its_end.close()  # of the boot before
             machine = until_its_end.enter_context(_running(kernel, program, append, memory, cpus, accelerated))
             machine.connect(BOOT_TIMEOUT[accelerated])
             machine.hello["boots"] = boots
-            return machine, until_its_end.pop_all()
+            return machine
 
-    machine, until_its_end = boot_again(connected)
-    with until_its_end:
-        yield machine
+        yield boot_again(connected)
 
 
 _found: dict[str, str] = {}
