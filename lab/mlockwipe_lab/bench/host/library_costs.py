@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What LockedBuffer costs beside bytearray, libsodium's sodium_malloc and PyPI's zeroize, measured side by side.
 
-`.venv/bin/python benchmarks/locked.py`; libsodium and zeroize are left out where they are not installed.
+`python -m mlockwipe_lab.bench.host.library_costs`; libsodium and zeroize are left out where they are not installed.
 """
 
 import ctypes
