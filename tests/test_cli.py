@@ -427,13 +427,13 @@ def test_run_imports_nothing_heavy_until_the_program_is_started() -> None:
 import os, sys
 before = set(sys.modules)
 from mlockwipe import cli
-from mlockwipe.supervisor import program
+from mlockwipe.supervisor import launch
 
 def start(*_):
     os.write(1, " ".join(set(sys.modules) - before).encode())
-    raise program.NotStarted(9, "it has told enough")
+    raise launch.NotStarted(9, "it has told enough")
 
-program.start = start
+launch.start = start
 sys.exit(cli.main(["run", "--strict", "-q", "--", "true", "-x"]))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from mlockwipe import cli, verify
-from mlockwipe.contract import Carrier, Result
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.contract.result import Result
 from mlockwipe.errors import Refused
 from mlockwipe.report_file import ReportFile
 from tests.running import MLOCKWIPE, TIMEOUT, marked
@@ -147,9 +149,9 @@ def test_a_report_that_cannot_be_written_in_the_end_is_a_sentence() -> None:
 
 
 def test_the_supervisor_is_the_same_command_that_a_user_types() -> None:
-    command = verify.carrier("supervisor").wrap(["cat", "-n"])
+    command = CARRIERS["supervisor"].command(["cat", "-n"])
     assert command[1:] == ["-P", "-m", "mlockwipe", "run", "--quiet", "--", "cat", "-n"]
-    assert verify.carrier("none").wrap(["cat", "-n"]) == ["cat", "-n"]
+    assert CARRIERS["none"].command(["cat", "-n"]) == ["cat", "-n"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])

@@ -7,19 +7,20 @@ All of them wipe what they should. What tells them from the right one is the har
 import os
 import sys
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from mlockwipe.cli import main
 from mlockwipe.linux import procfs
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
-from mlockwipe.supervisor import wipe
-from mlockwipe.supervisor.address_space import AddressSpace, Family, Pending
-from mlockwipe.supervisor.calls import Call
-from mlockwipe.supervisor.journal import Journal, SaveArea
-from mlockwipe.supervisor.keeper import Files
-from mlockwipe.supervisor.ranges import Range
-from mlockwipe.supervisor.supervisor import Supervisor
+from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.memory import wipe
+from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.files import Files
+from mlockwipe.memory.mappings import KernelMappings
+from mlockwipe.memory.ranges import Range, RangeSet
+from mlockwipe.memory.undo import Saved
+from mlockwipe.tracing.task import Task
+from mlockwipe.tracing.tracees import Tracees
 
 
 def wipes_files() -> None:
@@ -54,31 +55,24 @@ def wipes_shared_memory() -> None:
 def wipes_before_it_is_sure() -> None:
     """A call that will release memory is about to: it wipes, and when the call fails it is too late."""
 
-    def save(
-        self: AddressSpace, call: Call, runs: list[wipe.Run], save_area: SaveArea
-    ) -> list[tuple[int, memoryview]]:
-        return []
+    def save(self: Saved, ranges: Sequence[Range]) -> None:
+        pass
 
-    def restore(self: AddressSpace, pending: Pending) -> None:
-        for start, end in pending.taken:
-            self.ranges.add(start, end)
-
-    AddressSpace._save = save  # type: ignore[method-assign]
-    AddressSpace._restore = restore  # type: ignore[method-assign]
-    AddressSpace._will_fail = lambda self, parts: False  # type: ignore[method-assign]
+    Saved.save = save  # type: ignore[method-assign]
+    KernelMappings.refuse_unmap = lambda self, parts: False  # type: ignore[method-assign]
 
 
 def wipes_when_the_first_leaves() -> None:
     """A task that ends, or becomes another program, releases its memory: whoever else still runs in it."""
-    right = Supervisor._forget
+    right = Tracees._forget
 
-    def forget(self: Supervisor, tid: int) -> None:
-        task = self._tasks.get(tid)
-        right(self, tid)
+    def forget(self: Tracees, tid: int) -> Task | None:
+        task = right(self, tid)
         if task is not None and task.space.tids:
             _wipe_all(task.space)
+        return task
 
-    Supervisor._forget = forget  # type: ignore[method-assign]
+    Tracees._forget = forget  # type: ignore[method-assign]
 
 
 def wipes_frames() -> None:
@@ -88,22 +82,22 @@ def wipes_frames() -> None:
     """
     members: weakref.WeakKeyDictionary[Family, weakref.WeakSet[AddressSpace]] = weakref.WeakKeyDictionary()
     begin: Callable[[AddressSpace, Family | None], None] = AddressSpace.__init__
-    right = AddressSpace.release
+    right = AddressSpace.wipe
 
     def init(self: AddressSpace, family: Family | None = None) -> None:
         begin(self, family)
         members.setdefault(self.family, weakref.WeakSet()).add(self)
 
-    def release(self: AddressSpace, journal: Journal, *, unmap_trapped: bool) -> int:
-        for start, end in list(self.ranges) if self.keeper else []:
+    def wipe_frames(self: AddressSpace, ranges: RangeSet) -> int:
+        for start, end in list(ranges) if self.held else []:
             for page in range(start, min(end, start + (1 << 24)), PAGE_SIZE):
                 for other in members[self.family]:
-                    if other is not self and other.keeper and _frame(other, page) == _frame(self, page) != 0:
-                        os.pwrite(other.files.memory, bytes(PAGE_SIZE), page)
-        return right(self, journal, unmap_trapped=unmap_trapped)
+                    if other is not self and other.held and _frame(other, page) == _frame(self, page) != 0:
+                        os.pwrite(other.held.files.memory, bytes(PAGE_SIZE), page)
+        return right(self, ranges)
 
     AddressSpace.__init__ = init  # type: ignore[method-assign]
-    AddressSpace.release = release  # type: ignore[method-assign]
+    AddressSpace.wipe = wipe_frames  # type: ignore[method-assign]
 
 
 def _mapped(files: Files, ranges: Iterable[Range]) -> Iterator[tuple[procfs.Vma, int, int]]:
@@ -119,13 +113,15 @@ def _overwrite(path: str, length: int, offset: int) -> None:
 
 
 def _wipe_all(space: AddressSpace) -> None:
-    if space.keeper is not None:
-        wipe.clear_by_writing(space.files, [run for _, run in wipe.sensitive_pages(space.files, space.ranges)])
+    if held := space.held:
+        runs = wipe.sensitive_pages(held.files, space.sensitive.ranges)
+        wipe.clear_by_writing(held.files, [run for _, run in runs])
 
 
 def _frame(space: AddressSpace, address: int) -> int:
     """The page frame number at an address, 0 when no page is there (Documentation/admin-guide/mm/pagemap.rst)."""
-    entry = int.from_bytes(os.pread(space.files.pagemap, 8, address // PAGE_SIZE * 8), "little")
+    assert space.held is not None
+    entry = int.from_bytes(os.pread(space.held.files.pagemap, 8, address // PAGE_SIZE * 8), "little")
     return entry & ((1 << 55) - 1) if entry >> 63 else 0
 
 

@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from mlockwipe_lab.carriers import LabCarrier
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe_lab.vm.kernel import Kernel
 
-Advance = Callable[[Kernel, LabCarrier], object]
+Advance = Callable[[Kernel, Carrier], object]
 
 _TROUBLE = re.compile(r"Kernel panic|BUG: |Oops: |Traceback")
 _LINES, _MOST_LINES = 20, 120
 
 
 @contextmanager
-def bars(kernels: Sequence[Kernel], carriers: Sequence[LabCarrier], total: int) -> Iterator[Advance]:
+def bars(kernels: Sequence[Kernel], carriers: Sequence[Carrier], total: int) -> Iterator[Advance]:
     """What moves the bar of a carrier on a kernel on with every verdict, of which there will be `total`."""
     with _progress() as progress:
         tasks = {

@@ -4,7 +4,6 @@
 import json
 import os
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -12,20 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mlockwipe import __version__
-from mlockwipe.contract import Carrier, Case, Result, all_cases, bare, to_json, verify
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.case import Case
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.result import Result, to_json
+from mlockwipe.contract.runner import verify
 from mlockwipe.interruption import ends_by_signal
-from mlockwipe.supervisor.limits import LIMITS
 
 Results = Mapping[str, Sequence[Result]]
-
-
-def carrier(name: str) -> Carrier:
-    """The carrier 'none' or 'supervisor'."""
-    if name == "none":
-        return bare()
-    # -P: a directory named mlockwipe where the user happens to stand is not ours
-    front = [sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--"]
-    return Carrier(name, lambda command: [*front, *command], LIMITS)
 
 
 def matching(pattern: str) -> list[Case]:
@@ -35,13 +28,13 @@ def matching(pattern: str) -> list[Case]:
 
 @ends_by_signal()
 def verify_here(carriers: Sequence[str], cases: Sequence[Case]) -> dict[str, list[Result]]:
-    """Run the cases under each carrier; where stderr is a terminal, show there how far it has come."""
+    """Run the cases under 'none', 'supervisor', or both; a terminal on stderr shows how far they have come."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bars = {name: progress.add_task(name, total=len(cases)) for name in carriers}
         return verify(
-            [carrier(name) for name in carriers],
+            [CARRIERS[name] for name in carriers],
             cases=cases,
             on_result=lambda name, _result: progress.advance(bars[name]),
         )

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlockwipe.audit.ledger import Ledger, Lock
-from mlockwipe.supervisor.address_space import AddressSpace
+from mlockwipe.memory.address_space import AddressSpace
 
 PAGE = 4096
 PLACES = st.integers(0, 40)
@@ -42,7 +42,8 @@ def test_it_is_what_each_page_says(operations: list[tuple[str, int, int, int]]) 
             for page in here:
                 model.pop(page, None)
         else:
-            ledger.remap(start, size, other * PAGE, size)
+            to = other * PAGE
+            ledger.change([(start, start + size), (to, to + size)], [(start, start + size, to, to + size)])
             moved = {page - place + other: model.pop(page) for page in here if page in model}
             for page in range(other, other + length):
                 model.pop(page, None)

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 
 import pytest
 
-from mlockwipe.contract import Case, Result, all_cases, as_expected, bare, verify
-from mlockwipe.contract.case import KEPT, WIPED, case
+from mlockwipe.carriers.none import NONE
+from mlockwipe.contract.case import KEPT, WIPED, Case, case
+from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.judge import judge, judge_by
+from mlockwipe.contract.result import Result, as_expected
+from mlockwipe.contract.runner import verify
 from mlockwipe.contract.witness import witness
-from tests.contract.carriers import patching, wiping_everything
+from tests.contract.fakes import patching, wiping_everything
+from tests.contract.test_rows import ROWS
 
 CASES = all_cases()
-ROWS = [f"W{row}" for row in range(1, 14)] + [f"L{row}" for row in range(1, 8)]
 
 # They show pages of a program that they execute, which the fake carrier does not reach.
 _SHOWN_BY_A_SECOND_PROGRAM = {"W8-twice", "L1-lock-gone-after-exec"}
@@ -31,7 +34,7 @@ def by_name(case: Case) -> str:
 
 @pytest.fixture(scope="module")
 def bare_results() -> Mapping[str, Result]:
-    return {result.case: result for result in verify([bare()])["none"]}
+    return {result.case: result for result in verify([NONE])["none"]}
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def test_what_must_stay_and_is_wiped_while_the_program_lives_is_seen_by_the_prog
 
 def test_a_case_that_may_not_lock_as_much_as_it_needs_says_so() -> None:
     (case,) = (case for case in CASES if case.name == "W12-shared-both-exit")
-    limited = patching("from mlockwipe.contract.cases.unlocked import limit_locking; limit_locking(16)")
+    limited = patching("from mlockwipe.contract.steps import limit_locking; limit_locking(16)")
     with witness() as seen:
         result = judge_by(seen, case, limited)
     assert result.verdict == "needs-ram-scan"

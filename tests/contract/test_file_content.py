@@ -7,11 +7,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlockwipe.contract import Carrier, all_cases
-from mlockwipe.contract.cases.library import library_text
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.cases.l02_file_pages import library_text
 from mlockwipe.contract.file_content import in_page_cache, on_disk
 from mlockwipe.contract.judge import judge
-from tests.contract.carriers import patching
+from tests.contract.fakes import Wrapping, patching
 
 (CASE,) = (case for case in all_cases() if case.name == "L2-library-exit")
 
@@ -42,21 +42,21 @@ def test_the_library_is_where_its_functions_are() -> None:
     assert end > start
 
 
-def with_a_library_of_its_own(place: Path, patch: str) -> Carrier:
+def with_a_library_of_its_own(place: Path, patch: str) -> Wrapping:
     """A carrier that runs the program on a copy of the C library, which may be damaged, after `patch`."""
     path, _, _ = library_text()
     shutil.copy(path, place)
     patched = patching(patch)
 
     def wrap(command: Sequence[str]) -> list[str]:
-        return ["env", f"LD_LIBRARY_PATH={place}", *patched.wrap(command)]
+        return ["env", f"LD_LIBRARY_PATH={place}", *patched.command(command)]
 
-    return Carrier("own-library", wrap)
+    return Wrapping("own-library", wrap)
 
 
 # The last byte of the library's code is the linker's padding: nothing runs it.
 DAMAGES = """
-from mlockwipe.contract.cases.library import library_text
+from mlockwipe.contract.cases.l02_file_pages import library_text
 from mlockwipe.linux import mm
 
 def mlockall(flags, mlockall=mm.mlockall):

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.contract import Carrier, Result, bare
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.carriers.none import NONE
 from mlockwipe.contract.case import KEPT, WIPED, Case
 from mlockwipe.contract.judge import judge
-from tests.contract.carriers import acting
+from mlockwipe.contract.result import Result
+from tests.contract.fakes import acting
 
 
 def make(
@@ -199,7 +201,7 @@ def test_the_program_ends_as_the_case_says(end: str, status: int, verdict: str) 
 
 def test_a_command_that_does_not_exist_is_an_error_of_the_caller() -> None:
     with pytest.raises(FileNotFoundError):
-        judge(make(), Carrier("missing", lambda command: ["/nonexistent/carrier", *command]))
+        judge(make(), Carrier("missing", ("/nonexistent/carrier",)))
 
 
 def test_nothing_stays_open() -> None:
@@ -229,4 +231,4 @@ def test_files_of_a_case_are_in_a_directory_of_its_own_that_goes_with_it(tmp_pat
 
 
 def test_bare_is_the_command_itself() -> None:
-    assert bare().wrap(("a", "b")) == ["a", "b"]
+    assert NONE.command(("a", "b")) == ["a", "b"]

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from mlockwipe.contract import Result, all_cases, as_expected, print_table, to_json
 from mlockwipe.contract.case import KEPT, WIPED
-from mlockwipe.contract.table import ROWS
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.result import Result, as_expected, to_json
+from mlockwipe.contract.verdict_table import ROWS, print_table
 
 VERDICTS = ["wiped", "kept", "leaked", "damaged", "needs-ram-scan", "failed"]
 

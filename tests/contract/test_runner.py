@@ -3,11 +3,16 @@
 
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
-from mlockwipe.contract import Carrier, Result, all_cases, bare, command, verify
-from tests.contract.carriers import acting
+from mlockwipe.carriers.none import NONE
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.result import Result
+from mlockwipe.contract.runner import verify
+from mlockwipe.contract.start import command
+from tests.contract.fakes import Wrapping, acting
 
 BY_NAME = {case.name: case for case in all_cases()}
 THREE = [BY_NAME[name] for name in ("W6-return", "W1-whole", "L1-munlock-unmap")]
@@ -20,7 +25,7 @@ def test_results_come_in_the_order_of_the_cases_and_of_the_carriers() -> None:
     def hear(carrier: str, result: Result) -> None:
         heard.append((carrier, result.case))
 
-    results = verify([bare(), wiped], cases=THREE, jobs=3, on_result=hear)
+    results = verify([NONE, wiped], cases=THREE, jobs=3, on_result=hear)
     assert list(results) == ["none", "acting"]
     assert [result.verdict for result in results["none"]] == ["leaked", "leaked", "kept"]
     assert [result.verdict for result in results["acting"]] == ["wiped", "wiped", "damaged"]
@@ -31,11 +36,11 @@ def test_results_come_in_the_order_of_the_cases_and_of_the_carriers() -> None:
 def test_the_carrier_is_given_the_command_of_the_case() -> None:
     given: list[list[str]] = []
 
-    def wrap(argv: list[str]) -> list[str]:
-        given.append(argv)
-        return argv
+    def wrap(argv: Sequence[str]) -> list[str]:
+        given.append([*argv])
+        return [*argv]
 
-    verify([Carrier("spy", wrap)], cases=THREE[:1])  # type: ignore[arg-type]
+    verify([Wrapping("spy", wrap)], cases=THREE[:1])
     (argv,) = given
     assert argv[:-2] == command(THREE[0])[:-2]
     assert all(int(descriptor) > 2 for descriptor in argv[-2:])
@@ -86,7 +91,7 @@ def test_a_case_that_does_not_exist(name: str) -> None:
 def test_the_program_of_a_case_loads_little() -> None:
     """dataclasses, typing, re and json cost more time than most cases need in all."""
     script = (
-        "import sys, mlockwipe.contract.cases.unmap, mlockwipe.contract.program; "
+        "import sys, mlockwipe.contract.cases.w07_killed, mlockwipe.contract.run_case; "
         "print({'dataclasses', 'typing', 're', 'json', 'pathlib', 'subprocess', 'rich'} & set(sys.modules))"
     )
     paths = f"import sys; sys.path = {sys.path!r}; "

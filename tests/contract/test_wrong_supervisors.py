@@ -5,7 +5,9 @@ import os
 
 import pytest
 
-from mlockwipe.contract import Carrier, all_cases, verify
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.runner import verify
 from tests.wrong_supervisors import FAULTS, prefix
 
 # What each of them does right, and what convicts it.
@@ -23,7 +25,7 @@ DAMAGED = {
 def test_a_supervisor_that_wipes_what_must_stay_is_convicted(fault: str) -> None:
     if fault == "wipes_frames" and os.geteuid() != 0:
         pytest.skip("needs root: to see the frames of pages")
-    carrier = Carrier(fault, lambda command: [*prefix(fault), *command])
+    carrier = Carrier(fault, prefix(fault))
     cases = [case for case in all_cases() if case.name in WIPED + DAMAGED[fault]]
     found = {result.case: result.verdict for result in verify([carrier], cases=cases)[fault]}
     assert found == dict.fromkeys(WIPED, "wiped") | dict.fromkeys(DAMAGED[fault], "damaged")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
 from mlockwipe_lab.kernel_checks.busy_cpu import PAGES
 from mlockwipe_lab.kernel_checks.stress import call
 from mlockwipe_lab.matrix.judge import load_module
@@ -23,9 +23,9 @@ from tests.kernel.test_stress import needs_a_kernel
 )
 def test_only_what_a_busy_cpu_refers_to_waits_for_it(carrier: str) -> None:
     booted = kernel("patched-6.12" if carrier == "boot-option" else "debian-6.12")
-    with boot(booted, append=lab_carrier(carrier).append) as machine:
+    with boot(booted, append=CARRIERS[carrier].append) as machine:
         if carrier == "module":
-            load_module(machine, booted, lab_carrier(carrier).module or ())
+            load_module(machine, booted, CARRIERS[carrier].module or ())
         argv = [sys.executable, "-m", "mlockwipe_lab.kernel_checks.busy_cpu"]
         ran = call(machine, "run", 150, argv=argv, limit=120)
         console = machine.console

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe import __version__
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.cli import FAILED
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import module
@@ -19,7 +20,6 @@ from mlockwipe.kernel.build import debian_source
 from mlockwipe.kernel.dkms import PATIENCE
 from mlockwipe.kernel.module import SUPPORTED, build, fetched_headers, installed_headers, series_of, sources
 from mlockwipe.kernel.packages import cache
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks.module_stress import call, stress_module
 from mlockwipe_lab.matrix.judge import verify
 from mlockwipe_lab.vm.faults import fault
@@ -127,7 +127,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[tuple[Machine, str]]:
     """A guest without the module, and the module for it."""
     booted = kernel(request.param)
     built = build(booted.release, fetched_headers(booted.release))
-    with boot(booted, append=lab_carrier("module").append) as machine:
+    with boot(booted, append=CARRIERS["module"].append) as machine:
         yield machine, str(built)
         assert fault(machine.console) is None, machine.console[-3000:]
 
@@ -244,7 +244,7 @@ def test_a_kernel_that_wants_signatures_refuses_it_and_the_way_out_is_told(how: 
 
 @pytest.mark.parametrize("name", [pytest.param("debian-6.12", marks=needs_a_guest)])
 def test_a_selection_of_cases_is_wiped_and_kept_with_it_and_leaks_without(name: str) -> None:
-    (runs,) = verify([kernel(name)], [lab_carrier("none"), lab_carrier("module")], chosen(*WIPED, *KEPT))
+    (runs,) = verify([kernel(name)], [CARRIERS["none"], CARRIERS["module"]], chosen(*WIPED, *KEPT))
     bare, loaded = (verdicts(run) for run in runs)
     assert bare == dict.fromkeys(WIPED, "leaked") | dict.fromkeys(KEPT, "kept")
     assert loaded == dict.fromkeys(WIPED, "wiped") | dict.fromkeys(KEPT, "kept")

@@ -3,8 +3,8 @@
 
 import pytest
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.kernel.build import TOOLS
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks.stress import stress
 from mlockwipe_lab.vm.faults import fault
 from mlockwipe_lab.vm.kernel import kernel
@@ -20,7 +20,7 @@ SECONDS = 20
 
 @pytest.mark.parametrize("option", [pytest.param(name, marks=needs_a_kernel) for name in ("boot-option", "none")])
 def test_under_stress_nothing_is_corrupt_and_only_the_option_leaves_nothing(option: str) -> None:
-    seen = stress(kernel("patched-6.12"), SECONDS, append=lab_carrier(option).append)
+    seen = stress(kernel("patched-6.12"), SECONDS, append=CARRIERS[option].append)
     wiped = [counts["vmstat"]["init_mlocked_wiped"] for counts in seen.counts]
     if option == "none":
         assert seen.left > 100

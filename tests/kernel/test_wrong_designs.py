@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.contract import Result
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.result import Result
 from mlockwipe.kernel import module
 from mlockwipe.kernel.build import build
 from mlockwipe.kernel.packages import cache
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.matrix.judge import verify_one
 from mlockwipe_lab.vm.kernel import kernel
 from tests.kernel.test_module import needs_a_guest
@@ -37,7 +37,7 @@ def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, t
     seen: list[Result] = []
     run = verify_one(
         kernel(str(image)),
-        lab_carrier("boot-option"),
+        CARRIERS["boot-option"],
         [right, *[convicting] * TRIES],
         lambda verdict: seen.append(verdict.result),
     )
@@ -56,7 +56,7 @@ def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, t
 def test_a_wrong_module_is_convicted(design: str, convicts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     debian = kernel("debian-6.12")
     monkeypatch.setattr("mlockwipe_lab.matrix.judge.build", lambda release, headers: built_wrong(design, headers))
-    run = verify_one(debian, lab_carrier("module"), chosen("W6-return", convicts))
+    run = verify_one(debian, CARRIERS["module"], chosen("W6-return", convicts))
     assert run.failed is None, run.console[-3000:]
     assert {result.case: result.verdict for result in run.results} == {"W6-return": "wiped", convicts: "damaged"}
 

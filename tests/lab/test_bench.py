@@ -19,16 +19,16 @@ from mlockwipe_lab.bench.guest import measure as measuring
 from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
 from mlockwipe_lab.bench.guest.measure import compile_init, measure, parse
 from mlockwipe_lab.bench.guest.packed import packed
-from mlockwipe_lab.bench.guest.work import CARRIERS, LOOP, WORKS, Configuration, Sample, mistake, together
+from mlockwipe_lab.bench.guest.work import COMPARISONS, LOOP, WORKS, Configuration, Sample, mistake, together
 from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
 from tests.running import MLOCKWIPE
 
-_, OFF, ON = CARRIERS["boot-option"].configurations[:3]
+_, OFF, ON = COMPARISONS["boot-option"].configurations[:3]
 CONFIGURATIONS = [
-    pytest.param(configuration, id=f"{carrier.name}: {configuration.name}")
-    for carrier in CARRIERS.values()
-    for configuration in carrier.configurations
+    pytest.param(configuration, id=f"{comparison.name}: {configuration.name}")
+    for comparison in COMPARISONS.values()
+    for configuration in comparison.configurations
 ]
 KERNEL = Kernel("patched-6.12", "6.12.1", Path("bzImage"), None)
 CONSOLE = "mem auto-init: stack:all(zero), heap alloc:{}, heap free:{}\n"
@@ -124,7 +124,7 @@ def test_a_page_more_or_less_that_was_zeroed_is_a_mistake(configuration: Configu
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
 def test_counts_of_another_configuration_are_a_mistake(configuration: Configuration) -> None:
-    for other in CARRIERS["boot-option"].configurations:
+    for other in COMPARISONS["boot-option"].configurations:
         same = replace(other, name="", kernel="") == replace(configuration, name="", kernel="")
         assert (mistake(samples(other), configuration, console(other)) is None) == same
 
@@ -170,7 +170,7 @@ def test_boots_are_taken_together() -> None:
 
 
 def runs(carrier: str = "boot-option", **costs: int) -> list[Run]:
-    made = CARRIERS[carrier]
+    made = COMPARISONS[carrier]
     return [Run(made, "6.12", one, KERNEL, samples(one, costs.get(one.name, 1000))) for one in made.configurations]
 
 
@@ -443,7 +443,7 @@ def test_a_real_machine_counts_and_zeroes_what_it_must(
     carrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring, "_FLAGS", (*measuring._FLAGS, "-DTIMES=1"))
-    _, off, on = CARRIERS[carrier].configurations[:3]
+    _, off, on = COMPARISONS[carrier].configurations[:3]
     booted = built() if carrier == "boot-option" else kernel("debian-6.12")
     programs = packed(fetched_headers(debian_release("6.12")))
     counted = measure(booted, compile_init(tmp_path), programs, on)

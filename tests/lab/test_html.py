@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.contract import Result
-from mlockwipe_lab.carriers import LabCarrier
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.html import write_pages
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
 from mlockwipe_lab.vm.kernel import Kernel
@@ -38,7 +38,7 @@ class Page(HTMLParser):
 def run(carrier: str, *results: Result, failed: str | None = None, release: str = "6.1.0-nasty") -> Run:
     kernel = Kernel("debian-6.1", release, Path("/boot/vmlinuz"), None)
     verdicts = [Verdict(result, NOTHING, FOUND if result.dirty else NOTHING, 1.0) for result in results]
-    return Run(kernel, LabCarrier(carrier), "tcg", verdicts=verdicts, failed=failed, console=f"Oops {NASTY}")
+    return Run(kernel, Carrier(carrier), "tcg", verdicts=verdicts, failed=failed, console=f"Oops {NASTY}")
 
 
 def result(case: str, verdict: str, **more: str) -> Result:

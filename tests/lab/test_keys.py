@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import pytest
 
 from mlockwipe import cli
-from mlockwipe_lab.carriers import LabCarrier, lab_carrier
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe_lab.key_managers import PASSPHRASE, KeyManager, Needle, judge, lab_keys
 from mlockwipe_lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
 from mlockwipe_lab.key_managers.judge import Run, hold_in, judge_carrier
@@ -36,7 +37,7 @@ def left(hit: Hit, state: str = "free") -> Remain:
 
 
 def run(carrier: str, *verdicts: Verdict, **more: Any) -> Run:
-    return Run(KERNEL, lab_carrier(carrier), verdicts=[*verdicts], **more)
+    return Run(KERNEL, CARRIERS[carrier], verdicts=[*verdicts], **more)
 
 
 LEAKS = verdict_of(result("none", [LOCKED], [left(LOCKED)]))
@@ -170,7 +171,7 @@ MISSING = KeyManager("nobody", "not there", {"no-such-program": "no-such-package
 
 def test_a_key_manager_that_is_missing_is_named_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "boot", _refuse)
-    skipped = judge_carrier(KERNEL, lab_carrier("none"), [MISSING])
+    skipped = judge_carrier(KERNEL, CARRIERS["none"], [MISSING])
     assert skipped.verdicts == [Verdict("nobody", "skipped", NOT_INSTALLED)]
     assert not skipped.ok  # nothing was judged
     assert run("none", *skipped.verdicts, LEAKS).ok
@@ -179,7 +180,7 @@ def test_a_key_manager_that_is_missing_is_named_and_skipped(monkeypatch: pytest.
 def test_a_library_that_is_missing_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judge, "boot", _refuse)
     manager = replace(MISSING, needs={"libnone.so.1": "libnone1", "libc.so.6": "libc6", "sh": "dash"})
-    (verdict,) = judge_carrier(KERNEL, lab_carrier("none"), [manager]).verdicts
+    (verdict,) = judge_carrier(KERNEL, CARRIERS["none"], [manager]).verdicts
     assert verdict.reason == "libnone.so.1 is not installed: apt-get install libnone1"
 
 
@@ -198,7 +199,7 @@ class Lab:
         self.asked: list[tuple[str, list[str]]] = []
 
     def judge_carrier(
-        self, kernel: Kernel, carrier: LabCarrier, managers: Sequence[KeyManager], on_verdict: Callable[..., None]
+        self, kernel: Kernel, carrier: Carrier, managers: Sequence[KeyManager], on_verdict: Callable[..., None]
     ) -> Run:
         self.asked.append((carrier.name, [manager.name for manager in managers]))
         here = run(carrier.name, *self.results[carrier.name])
@@ -290,7 +291,7 @@ def in_machines(test: Callable[..., Any]) -> Callable[..., Any]:
 
 @in_machines
 def test_the_supervisor_wipes_what_is_left_without_it() -> None:
-    carriers = [lab_carrier(name) for name in ("supervisor", "none")]
+    carriers = [CARRIERS[name] for name in ("supervisor", "none")]
     bare, supervised = judge.judge(kernel("debian-6.1"), carriers, [key_manager("python-service"), MISSING])
     assert [told(bare), told(supervised)] == [["skipped", "leaked"], ["skipped", "wiped"]]
     assert bare.ok
@@ -299,7 +300,7 @@ def test_the_supervisor_wipes_what_is_left_without_it() -> None:
 
 @in_machines
 def test_a_carrier_that_does_nothing_is_convicted_and_a_secret_that_is_not_there_is_unproven() -> None:
-    does_nothing = replace(lab_carrier("none"), name="does-nothing")
+    does_nothing = replace(CARRIERS["none"], name="does-nothing")
     service = key_manager("python-service")
 
     def another_secret(directory: Path) -> list[Needle]:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
-from mlockwipe.contract import Result
-from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
 from mlockwipe_lab.plots.matrix import draw
@@ -18,7 +18,7 @@ NOTHING = Look(0, [])
 def run(release: str, carrier: str, *results: Result, failed: str | None = None) -> Run:
     verdicts = [Verdict(result, NOTHING, NOTHING, 1.0) for result in results]
     kernel = Kernel(release, release, Path("/boot/vmlinuz"), None)
-    return Run(kernel, lab_carrier(carrier), "tcg", verdicts=verdicts, failed=failed)
+    return Run(kernel, CARRIERS[carrier], "tcg", verdicts=verdicts, failed=failed)
 
 
 def lines(picture: Path) -> list[str]:

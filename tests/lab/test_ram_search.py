@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mlockwipe.contract import all_cases
 from mlockwipe.contract.case import KEPT, WIPED
+from mlockwipe.contract.cases import all_cases
 from mlockwipe.linux.physical import Frames
 from mlockwipe_lab.matrix import ram_search
 from mlockwipe_lab.matrix.ram_search import RamSearch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
 from mlockwipe_lab.kernel_checks.reboot import complaint, reboot
 from mlockwipe_lab.vm.alone import initramfs
 from mlockwipe_lab.vm.faults import GuestFailed
@@ -30,13 +30,13 @@ process 1 has locked 1016 kB: reboot
 
 def rebooted(carrier: str, how: str) -> str:
     init = Path(compiled("locked_init", "-static"))
-    return reboot(kernel("debian-6.1"), init, [how], append=lab_carrier(carrier).append)
+    return reboot(kernel("debian-6.1"), init, [how], append=CARRIERS[carrier].append)
 
 
 @pytest.mark.parametrize("carrier", [pytest.param(name, marks=needs_a_guest) for name in ("none", "init_on_free")])
 def test_a_process_1_that_has_locked_all_reboots_the_machine(carrier: str) -> None:
     console = rebooted(carrier, "reboot")
-    assert all(word in console for word in lab_carrier(carrier).append)
+    assert all(word in console for word in CARRIERS[carrier].append)
 
 
 @pytest.mark.parametrize(

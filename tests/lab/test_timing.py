@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 
 from mlockwipe_lab.bench.guest.timing import TimedRun, as_timed_document, time_tables
-from mlockwipe_lab.bench.guest.work import CARRIERS, COUNTING, LOOP, WORKS, Sample, mistake, timing
+from mlockwipe_lab.bench.guest.work import COMPARISONS, COUNTING, LOOP, WORKS, Sample, mistake, timing
 from mlockwipe_lab.vm.kernel import Kernel
 from tests.lab.test_bench import ON, bench, console, row, samples
 
-CARRIER = CARRIERS["boot-option"]
+COMPARISON = COMPARISONS["boot-option"]
 KERNEL = Kernel("patched-6.12", "6.12.1", Path("bzImage"), None)
 WORK = WORKS[0]
 
@@ -25,7 +25,7 @@ def run(number: int, walls: Sequence[int], systems: Sequence[int]) -> TimedRun:
         {WORK.name: Sample([wall, wall, 100 * wall], [0] * 3, [system] * 3)}
         for wall, system in zip(walls, systems, strict=True)
     ]
-    return TimedRun(CARRIER, "6.12", CARRIER.configurations[number], KERNEL, rounds)
+    return TimedRun(COMPARISON, "6.12", COMPARISON.configurations[number], KERNEL, rounds)
 
 
 def printed(runs: Sequence[TimedRun], acceleration: str = "kvm") -> str:

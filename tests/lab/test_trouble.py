@@ -18,10 +18,11 @@ import pytest
 from rich.console import Console
 
 from mlockwipe import cli
-from mlockwipe.contract import Result, all_cases
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.result import Result
 from mlockwipe.errors import Refused
 from mlockwipe.linux import procfs
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.matrix import lab_verify
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, verify_one
@@ -128,8 +129,8 @@ def test_who_ends_a_download_finds_nothing_left(tmp_path: Path) -> None:
 def test_a_guest_that_panics_is_told_with_its_console(
     debian: Kernel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    panics = replace(lab_carrier("none"), prefix=("sh", "-c", "echo c > /proc/sysrq-trigger"))
-    monkeypatch.setattr(lab_verify, "lab_carrier", lambda name: panics)
+    panics = replace(CARRIERS["none"], prefix=("sh", "-c", "echo c > /proc/sysrq-trigger"))
+    monkeypatch.setitem(CARRIERS, "none", panics)
     assert cli.main(["lab", "verify", "--kernel", str(debian.image), "--case", "W1-whole", "--carrier", "none"]) == 1
     out = capsys.readouterr().out
     assert "none: the guest is gone; the end of its console:" in out
@@ -142,7 +143,7 @@ def test_a_kernel_that_can_not_see_its_files_is_told_with_its_console(debian: Ke
     image = tmp_path / "boot" / debian.image.name
     image.parent.mkdir()
     shutil.copy(debian.image, image)
-    run = verify_one(kernel(str(image)), lab_carrier("none"), all_cases()[:1])
+    run = verify_one(kernel(str(image)), CARRIERS["none"], all_cases()[:1])
     assert run.failed is not None
     assert not run.ok
     assert "Linux version 6.1" in run.console
@@ -157,7 +158,7 @@ def test_a_guest_whose_program_fails_is_told_with_its_console(debian: Kernel) ->
 
 @in_guests
 def test_a_kernel_without_the_boot_option_is_not_judged_by_it(debian: Kernel) -> None:
-    run = verify_one(debian, lab_carrier("boot-option"), [case for case in all_cases() if case.name == "W1-whole"])
+    run = verify_one(debian, CARRIERS["boot-option"], [case for case in all_cases() if case.name == "W1-whole"])
     assert run.failed == "debian-6.1 has no boot option init_mlocked_on_free: name a kernel that has"
     assert not run.verdicts
 
@@ -181,7 +182,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     leaked = Result("W1-whole", "W1", "leaked", "wiped", 16, 6)
     kept = Result("L1-munlock-exit", "L1", "kept", "kept", 16, 6)
     verdicts = [Verdict(leaked, seen, Look(0, []), 1.0), Verdict(kept, seen, seen, 1.0)]
-    wrong = replace(debian_run, failed=None, carrier=lab_carrier("supervisor"), verdicts=verdicts)
+    wrong = replace(debian_run, failed=None, carrier=CARRIERS["supervisor"], verdicts=verdicts)
     lab_verify._print(Console(width=200), [wrong], False)
     told = [line for line in capsys.readouterr().out.splitlines() if "0x" in line]
     assert told == [
@@ -190,7 +191,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     ]
     document = json.loads(json.dumps(as_document([wrong], {})))
     assert document["runs"][0]["console"].startswith("line 0")
-    lab_verify._print(Console(width=200), [replace(wrong, carrier=lab_carrier("none"))], False)
+    lab_verify._print(Console(width=200), [replace(wrong, carrier=CARRIERS["none"])], False)
     assert "0x" not in capsys.readouterr().out
 
 
@@ -199,7 +200,7 @@ def debian_run() -> Run:
     console = "\n".join(f"line {number} [bold]" for number in range(40))
     failed = "QEMU refuses 'stop' ([Errno 32] [/] Broken pipe)"
     nothing = Kernel("debian-6.1", "6.1.0", Path("/nowhere"), None)
-    return Run(nothing, lab_carrier("none"), failed=failed, console=console)
+    return Run(nothing, CARRIERS["none"], failed=failed, console=console)
 
 
 # What is missing
@@ -237,7 +238,7 @@ def test_without_room_for_the_memory_it_says_where_to_make_some(
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     with pytest.raises(Refused, match="the lab needs 1152 MiB in /dev/shm or "):
-        verify_one(debian, lab_carrier("none"), all_cases()[:1])
+        verify_one(debian, CARRIERS["none"], all_cases()[:1])
 
 
 @in_guests
@@ -341,7 +342,7 @@ def test_a_kernel_that_just_stops_while_it_boots_is_booted_again(
         return started
 
     monkeypatch.setattr(machine, "_start", start_and_stop)
-    run = verify_one(debian, lab_carrier("none"), [case for case in all_cases() if case.name == "W1-whole"])
+    run = verify_one(debian, CARRIERS["none"], [case for case in all_cases() if case.name == "W1-whole"])
     assert run.failed is None, run.console[-3000:]
     assert run.guest["boots"] == 2
     assert [verdict.result.verdict for verdict in run.verdicts] == ["leaked"]

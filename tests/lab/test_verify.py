@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from mlockwipe.contract import Case, Result, all_cases
-from mlockwipe_lab.carriers import lab_carrier
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.case import Case
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, _is_of_chance, verify, verify_one
 from mlockwipe_lab.vm.kernel import Kernel, kernel
 from tests.wrong_supervisors import prefix
@@ -34,7 +36,7 @@ def debian() -> Kernel:
 
 @pytest.fixture(scope="module")
 def runs(debian: Kernel) -> Iterator[dict[str, Run]]:
-    carriers = [lab_carrier(name) for name in ("none", "init_on_free", "supervisor")]
+    carriers = [CARRIERS[name] for name in ("none", "init_on_free", "supervisor")]
     (here,) = verify([debian], carriers, chosen(*WIPED, *KEPT))
     yield {run.carrier.name: run for run in here}
 
@@ -67,8 +69,8 @@ def test_init_on_free_misses_a_part_of_a_huge_page_and_wipes_what_was_unlocked(r
 
 
 def test_a_carrier_that_wipes_too_much_or_nothing_is_convicted(debian: Kernel) -> None:
-    wipes_all = replace(lab_carrier("init_on_free"), name="wipes-all", limits={})
-    wipes_nothing = replace(lab_carrier("none"), name="wipes-nothing")
+    wipes_all = replace(CARRIERS["init_on_free"], name="wipes-all", limits={})
+    wipes_nothing = replace(CARRIERS["none"], name="wipes-nothing")
     too_much = verify_one(debian, wipes_all, chosen("L1-munlock-exit"))
     nothing = verify_one(debian, wipes_nothing, chosen("W1-whole"))
     assert verdicts(too_much) == {"L1-munlock-exit": "damaged"}
@@ -83,7 +85,7 @@ def test_a_carrier_that_wipes_too_much_or_nothing_is_convicted(debian: Kernel) -
     [("wipes_files", "L2-shared-exit"), ("wipes_frames", "L4-parent-after-child")],
 )
 def test_a_supervisor_that_wipes_what_must_stay_is_convicted(debian: Kernel, fault: str, convicts: str) -> None:
-    carrier = replace(lab_carrier("supervisor"), name=fault, prefix=prefix(fault), limits={})
+    carrier = replace(CARRIERS["supervisor"], name=fault, prefix=prefix(fault), limits={})
     run = verify_one(debian, carrier, chosen("W6-return", convicts))
     assert verdicts(run) == {"W6-return": "wiped", convicts: "damaged"}
     assert not run.ok
@@ -118,4 +120,4 @@ def test_only_what_may_be_of_chance_is_judged_again(
     carrier: str, verdict: str, lost: bool, limit: str | None, again: bool
 ) -> None:
     result = Result("L1-munlock-unmap", "L1", verdict, "kept", 16, 3, None, limit)
-    assert _is_of_chance(lab_carrier(carrier), Verdict(result, Look(3, []), Look(0, []), 1.0, lost)) is again
+    assert _is_of_chance(CARRIERS[carrier], Verdict(result, Look(3, []), Look(0, []), 1.0, lost)) is again

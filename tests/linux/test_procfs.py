@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.linux import procfs
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+from mlockwipe.linux.arch import PAGE_SIZE
 
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 PAGES = 8

@@ -5,25 +5,21 @@ The program is stopped for a moment and made to open the pipe and to vmsplice(2)
 by which the supervisor executes calls in a program. Needs root.
 """
 
+import copy
 import fcntl
 import os
-import signal
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, X86_64, Abi
-from mlockwipe.supervisor.inject import Injection, await_stop
-from mlockwipe.supervisor.keeper import system_call_instruction
+from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
+from mlockwipe.linux.wait import TrapStop, await_stop
+from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.keeper import system_call_instruction
 
-_ABI = Abi(
-    audit_arch=X86_64.audit_arch,
-    instruction=X86_64.instruction,
-    arguments=X86_64.arguments,
-    numbers={**X86_64.numbers, "close": 3, "vmsplice": 278},
-    address_mask=X86_64.address_mask,
-)
+_ABI = copy.copy(NATIVE)
+_ABI.numbers = {**NATIVE.numbers, "close": 3, "vmsplice": 278}
 _AT_FDCWD, _NONBLOCK = -100, 2
 _MOST = 256  # pages, for which a pipe has room at most (/proc/sys/fs/pipe-max-size)
 
@@ -107,5 +103,5 @@ def _splice(pid: int, pages: list[int], path: str) -> None:
         task.call("munmap", scratch, PAGE_SIZE)
     ptrace.interrupt(pid)  # a single step's trap flag would stay
     ptrace.cont(pid)
-    assert await_stop(pid) == ptrace.EVENT_STOP << 8 | signal.SIGTRAP
+    assert isinstance(await_stop(pid), TrapStop)
     ptrace.detach(pid)

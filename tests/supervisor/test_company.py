@@ -118,10 +118,10 @@ def test_a_program_that_has_no_room_for_a_keeper(arguments: list[str], said: str
 WITHOUT_FILES = """
 import errno, os, sys
 from mlockwipe.cli import main
-from mlockwipe.supervisor.supervisor import Supervisor
+from mlockwipe.tracing.notified import NotifiedCalls
 def attach(self, tid):
     raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
-Supervisor._attach = attach
+NotifiedCalls._trace = attach
 sys.exit(main(sys.argv[1:]))
 """
 

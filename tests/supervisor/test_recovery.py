@@ -8,9 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from mlockwipe.linux import aio, prctl, ptrace, signals
-from mlockwipe.supervisor import recovery, wipe
-from mlockwipe.supervisor.journal import Journal
-from mlockwipe.supervisor.keeper import NAME
+from mlockwipe.memory import wipe
+from mlockwipe.memory.journal import Journal
+from mlockwipe.memory.keeper import NAME
+from mlockwipe.supervisor import recovery
 
 
 def _has_aio_ring(pid: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlockwipe.supervisor import program
+from mlockwipe.supervisor import launch
 from tests.c_programs import SOURCES
 from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
 from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
@@ -435,8 +435,8 @@ def test_without_room_for_the_program_itself_it_says_so_too(monkeypatch: pytest.
         raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
     monkeypatch.setattr(os, "fork", refused)
-    with pytest.raises(program.NotStarted, match="no more processes can be made here") as said:
-        program.start(["/bin/true"], b"", set())
+    with pytest.raises(launch.NotStarted, match="no more processes can be made here") as said:
+        launch.start(["/bin/true"], b"", set())
     assert said.value.status == 125
 
 

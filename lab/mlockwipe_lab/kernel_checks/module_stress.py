@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.kernel.packages import cache
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks import stress
 from mlockwipe_lab.kernel_checks.stress import GRACE, SETTLE, WORKERS, compile_mm_stress, conclude, tell
 from mlockwipe_lab.vm.faults import GuestFailed
@@ -65,7 +65,7 @@ def stress_module(
             return [program, str(lasting), str(WORKERS), str(seed), f"{second:x}"]
 
         try:
-            with boot(booted, append=lab_carrier("module").append, cpus=cpus) as machine:
+            with boot(booted, append=CARRIERS["module"].append, cpus=cpus) as machine:
                 machine.call("mlockwipe_lab.vm.guest:load_module", path=module, parameters=[f"enabled={on:d}"])
                 if loads or switches:
                     times = {"loads": loads, "switches": switches, "limit": limit}

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.kernel.build import build, debian_source
 from mlockwipe.kernel.packages import cache
 from mlockwipe.kernel.series import SERIES
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks.stress import call
 from mlockwipe_lab.vm.faults import GuestFailed, fault
 from mlockwipe_lab.vm.kernel import Kernel, kernel
@@ -158,11 +158,11 @@ def main() -> int:
     options = parser.parse_args()
     place = compiled(options.series)
     before, after = (kernel(f"{kind}-{options.series}") for kind in ("unpatched", "patched"))
-    stock = lab_carrier("none").append
+    stock = CARRIERS["none"].append
     runs = {
         "without": (before, stock),
         "off": (after, (*stock, "init_mlocked_on_free=0")),
-        "on": (after, lab_carrier("boot-option").append),
+        "on": (after, CARRIERS["boot-option"].append),
     }
     seen = {name: run(booted, append, place, COMMANDS) for name, (booted, append) in runs.items()}
     good = all(tested.trouble is None for tested in seen.values())

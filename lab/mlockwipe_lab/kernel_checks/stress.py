@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.c_program import compile_c
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.kernel_checks import PROGRAMS
 from mlockwipe_lab.vm.faults import GuestFailed, fault
 from mlockwipe_lab.vm.kernel import Kernel, kernel
@@ -56,7 +56,7 @@ def stress(
     booted: Kernel,
     seconds: float,
     *,
-    append: Sequence[str] = lab_carrier("boot-option").append,
+    append: Sequence[str] = CARRIERS["boot-option"].append,
     seed: int = 1,
     cpus: int = CPUS,
 ) -> Stressed:

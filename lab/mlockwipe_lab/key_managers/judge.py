@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlockwipe.contract import BARE
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.contract.candidate import BARE
 from mlockwipe.contract.result import FAILED, UNPROVEN
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.packages import cache
-from mlockwipe_lab.carriers import LabCarrier
 from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.hold import TRIES, Hit, Remain, Result
 from mlockwipe_lab.key_managers.material import missing
@@ -47,7 +47,7 @@ class Run(GuestRun[Verdict]):
 
 def judge(
     kernel: Kernel,
-    carriers: Sequence[LabCarrier],
+    carriers: Sequence[Carrier],
     managers: Sequence[KeyManager],
     on_verdict: OnVerdict = lambda run, verdict: None,
 ) -> Iterator[Run]:
@@ -64,7 +64,7 @@ def judge(
 
 def judge_carrier(
     kernel: Kernel,
-    carrier: LabCarrier,
+    carrier: Carrier,
     managers: Sequence[KeyManager],
     on_verdict: OnVerdict = lambda run, verdict: None,
 ) -> Run:
@@ -92,7 +92,7 @@ def judge_carrier(
     return run
 
 
-def _judged(machine: Machine, carrier: LabCarrier, manager: KeyManager) -> Verdict:
+def _judged(machine: Machine, carrier: Carrier, manager: KeyManager) -> Verdict:
     for _ in range(AGAIN + 1):
         try:
             verdict = verdict_of(hold_in(machine, carrier, manager))
@@ -103,7 +103,7 @@ def _judged(machine: Machine, carrier: LabCarrier, manager: KeyManager) -> Verdi
     return verdict
 
 
-def hold_in(machine: Machine, carrier: LabCarrier, manager: KeyManager, tries: int = TRIES) -> Result:
+def hold_in(machine: Machine, carrier: Carrier, manager: KeyManager, tries: int = TRIES) -> Result:
     """With a secret of its own. Raises Refused, GuestFailed, and CallFailed where nothing could be shown."""
     # In the guest, the directories for what is temporary are its own.
     with tempfile.TemporaryDirectory(prefix="km-", dir=cache().parent) as place:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from mlockwipe.carriers import CARRIERS
 from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.document import as_document
@@ -26,7 +26,7 @@ def lab_keys(
 ) -> int:
     """The exit status: 0 when every run is as it must be. Raises Refused."""
     check_tools()
-    chosen = [lab_carrier(name) for name in carriers]
+    chosen = [CARRIERS[name] for name in carriers]
     with building() as on_line:
         booted = [kernel(name, on_line) for name in kernels]
     file = ReportFile(json_file) if json_file else None

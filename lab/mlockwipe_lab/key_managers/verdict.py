@@ -8,7 +8,7 @@ while the program stood still came about later: the carrier made it, or the kern
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from mlockwipe.contract import BARE
+from mlockwipe.contract.candidate import BARE
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.result import FAILED, LEAKED, UNPROVEN
 from mlockwipe.linux.mm import PAGE_SIZE

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlockwipe.contract import BARE
+from mlockwipe.contract.candidate import BARE
 from mlockwipe.contract.case import WIPED
 from mlockwipe.contract.result import FAILED, LEAKED, UNPROVEN
 from mlockwipe_lab.key_managers.verdict import (

@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from mlockwipe.contract import all_cases
+from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import NEEDS_RAM_SCAN, UNPROVEN, Result
-from mlockwipe.contract.table import LIMIT, ROWS
+from mlockwipe.contract.verdict_table import LIMIT, ROWS
 from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
 

@@ -3,11 +3,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.judge import judge_by
 from mlockwipe.contract.result import record
@@ -30,11 +30,10 @@ def judge_case(name: str, carrier: Mapping[str, Any], ask: Callable[[dict[str, A
     `carrier`: its "name", "prefix" and "limits", and whether it is "late".
     """
     case = next(case for case in all_cases() if case.name == name)
-    prefix: list[str] = carrier["prefix"]
-    under = Carrier(carrier["name"], lambda command: [*prefix, *command], carrier["limits"])
-    eyes = RamSearch(case, carrier["late"], ask, _frames())
+    under = Carrier(carrier["name"], tuple(carrier["prefix"]), limits=carrier["limits"], late=carrier["late"])
+    eyes = RamSearch(case, under.late, ask, _frames())
     began = time.monotonic()
-    result = judge_by(eyes, case, under, timeout=CASE_TIMEOUT, start=_nursery(prefix).bear)
+    result = judge_by(eyes, case, under, timeout=CASE_TIMEOUT, start=_nursery(under.prefix).bear)
     return {
         "result": record(result),
         "alive": _places(eyes.alive),
@@ -44,12 +43,11 @@ def judge_case(name: str, carrier: Mapping[str, Any], ask: Callable[[dict[str, A
     }
 
 
-def _nursery(prefix: Sequence[str]) -> Nursery:
-    key = tuple(prefix)
+def _nursery(prefix: tuple[str, ...]) -> Nursery:
     with _lock:
-        if key not in _nurseries:
-            _nurseries[key] = Nursery(prefix)
-        return _nurseries[key]
+        if prefix not in _nurseries:
+            _nurseries[prefix] = Nursery(prefix)
+        return _nurseries[prefix]
 
 
 def _places(frames: Mapping[int, tuple[int, str]]) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mlockwipe.contract import BARE, Case, Result, all_cases
-from mlockwipe.contract.case import WIPED
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.contract.candidate import BARE
+from mlockwipe.contract.case import WIPED, Case
+from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.pattern import FIRST
-from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, as_expected
+from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, Result, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
-from mlockwipe_lab.carriers import LabCarrier
 from mlockwipe_lab.console import Advance
 from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel
@@ -84,7 +85,7 @@ class Run(GuestRun[Verdict]):
 
 def verify(
     kernels: Sequence[Kernel],
-    carriers: Sequence[LabCarrier],
+    carriers: Sequence[Carrier],
     cases: Sequence[Case],
     advance: Advance = lambda kernel, carrier: None,
 ) -> Generator[list[Run], None, None]:
@@ -105,7 +106,7 @@ def verify(
 
 
 def _verify_named(
-    kernel: Kernel, carrier: LabCarrier, names: Collection[str], found: str, tell: Callable[[None], object]
+    kernel: Kernel, carrier: Carrier, names: Collection[str], found: str, tell: Callable[[None], object]
 ) -> Run:
     assume_acceleration(found)
     cases = [case for case in all_cases() if case.name in names]
@@ -132,7 +133,7 @@ def _held_against(control: Collection[str], verdict: Verdict) -> Verdict:
 
 def verify_one(
     kernel: Kernel,
-    carrier: LabCarrier,
+    carrier: Carrier,
     cases: Sequence[Case],
     on_verdict: Callable[[Verdict], object] = lambda verdict: None,
 ) -> Run:
@@ -170,7 +171,7 @@ def verify_one(
     return run
 
 
-def _is_of_chance(carrier: LabCarrier, verdict: Verdict) -> bool:
+def _is_of_chance(carrier: Carrier, verdict: Verdict) -> bool:
     """Whether others may have used free pages before they were searched."""
     match verdict.result.verdict:
         case "wiped":
@@ -186,7 +187,7 @@ def load_module(machine: Machine, kernel: Kernel, parameters: Sequence[str]) -> 
     machine.call("mlockwipe_lab.vm.guest:load_module", path=str(module), parameters=list(parameters))
 
 
-def _judged(machine: Machine, carrier: LabCarrier, cases: Sequence[Case], at_a_time: int) -> Iterator[Verdict]:
+def _judged(machine: Machine, carrier: Carrier, cases: Sequence[Case], at_a_time: int) -> Iterator[Verdict]:
     """Each case's verdict as it comes."""
     told = {"name": carrier.name, "prefix": carrier.prefix, "limits": dict(carrier.limits), "late": carrier.late}
     waiting = deque(enumerate(cases))

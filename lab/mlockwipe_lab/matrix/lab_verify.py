@@ -8,14 +8,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mlockwipe.contract import print_table
+from mlockwipe.carriers import CARRIERS
+from mlockwipe.contract.verdict_table import print_table
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
 from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.report_file import ReportFile
 from mlockwipe.verify import machine, matching
-from mlockwipe_lab.carriers import lab_carrier
 from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.html import write_pages
@@ -39,7 +39,7 @@ def lab_verify(
     """The exit status: 0 when every run is as it must be. Raises Refused."""
     check_tools()
     cases = matching(pattern)
-    chosen = [lab_carrier(name) for name in carriers]
+    chosen = [CARRIERS[name] for name in carriers]
     with building() as on_line:
         booted = [kernel(name, on_line) for name in kernels]
     file = ReportFile(json_file) if json_file else None

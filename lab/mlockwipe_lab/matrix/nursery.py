@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.contract.candidate import Candidate
 from mlockwipe.contract.start import Order
 
 _MESSAGE = 4096
@@ -34,7 +34,7 @@ class Nursery:
             )
         self._socket.recv(_MESSAGE)
 
-    def bear(self, carrier: Carrier, order: Order) -> "Born":
+    def bear(self, carrier: Candidate, order: Order) -> "Born":
         """Start the program of an order; the carrier is the nursery's own."""
         self._lock.acquire()  # until it has ended
         message = "\0".join(

@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from mlockwipe.contract import Result, print_table
+from mlockwipe.contract.result import Result
+from mlockwipe.contract.verdict_table import print_table
 
 WIDTH = 132  # characters: three carriers side by side
 

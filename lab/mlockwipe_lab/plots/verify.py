@@ -7,7 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mlockwipe.contract import all_cases, print_table
+from mlockwipe.contract.cases import all_cases
+from mlockwipe.contract.verdict_table import print_table
 from mlockwipe.verify import verify_here
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from mlockwipe_lab.carriers import LabCarrier
+from mlockwipe.carriers.carrier import Carrier
 from mlockwipe_lab.vm.kernel import Kernel
 
 V = TypeVar("V")
@@ -17,7 +17,7 @@ class GuestRun(Generic[V]):
     as it must be."""
 
     kernel: Kernel
-    carrier: LabCarrier
+    carrier: Carrier
     acceleration: str = ""
     guest: dict[str, Any] = field(default_factory=dict)
     verdicts: list[V] = field(default_factory=list)

@@ -53,7 +53,7 @@ def cover(options: AttachOptions) -> int:
             attached.attach(pid)
         except NotAttached as error:
             refused.append(f"process {pid} {error}")
-            report.unprotected[str(pid), str(error)] += 1
+            report.counts.unprotected[str(pid), str(error)] += 1
             say(0, refused[-1])
     watch = None if options.pids else Watch(attached, options.least, policy, say).look
     ended = attached.run(watch)
@@ -64,7 +64,7 @@ def cover(options: AttachOptions) -> int:
         report.write(final=True)
     except OSError as error:
         _write(f"the report can't be written: {error.strerror}")
-    if ended and report.attached == 0:
+    if ended and report.counts.attached == 0:
         for text in refused if options.verbosity < 0 else []:
             _write(text)
         return _FAILED

@@ -20,17 +20,16 @@ from mlockwipe.audit.finding import LOST_BY_FORK, NEVER_RELEASED, REFUSED, RELEA
 from mlockwipe.audit.ledger import Ledger, Lock, Part
 from mlockwipe.audit.stacks import Stacks
 from mlockwipe.linux import procfs
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE, TASK_SIZE
-from mlockwipe.supervisor.address_space import AddressSpace
-from mlockwipe.supervisor.calls import Call, page_up, released, span
-from mlockwipe.supervisor.filters import MAP_LOCKED
-from mlockwipe.supervisor.ranges import Range
-from mlockwipe.supervisor.task import Task
-from mlockwipe.supervisor.wipe import sensitive_pages
+from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.memory.address_space import AddressSpace
+from mlockwipe.memory.calls import Call, page_up, span
+from mlockwipe.memory.ranges import Range
+from mlockwipe.memory.sensitive import Change
+from mlockwipe.memory.wipe import sensitive_pages
+from mlockwipe.tracing.task import Task
 
 Hook = TypeVar("Hook", bound=Callable[..., None])
 
-_LOCKS = ("mlock", "mlock2", "mlockall")
 _UNLOCKS = ("munlock", "munlockall")
 _REFUSALS = (errno.EPERM, errno.ENOMEM, errno.EAGAIN)
 
@@ -50,15 +49,16 @@ def _never_in_the_way(method: Hook) -> Hook:
 
 @dataclass(frozen=True)
 class _UnderWay:
-    """A call between its entry and its return: the ranges that it gives up, and what it leaves, if it succeeds."""
+    """A call between its entry and its return, and what it leaves if it succeeds."""
 
     call: Call
-    concerned: list[Range]
     found: list[Finding]
 
 
 class Auditor:
-    """`say` tells the user something, once for each key. ImportError without libdw."""
+    """An observer. `say` tells the user something, once for each key. ImportError without libdw."""
+
+    watches_locks = True
 
     def __init__(self, path: str, say: Callable[[str, str], None]) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -68,19 +68,18 @@ class Auditor:
         self._under_way: dict[int, _UnderWay] = {}
 
     @_never_in_the_way
-    def not_audited(self, program: str) -> None:
+    def not_protected(self, program: str) -> None:
         """A process of this program has locked memory and can't be looked at."""
         self._write({"not audited": program})
 
     @_never_in_the_way
-    def entered(self, task: Task, call: Call) -> None:
+    def entered(self, task: Task, call: Call, given_up: list[Range]) -> None:
         """A call is about to be made, and nothing is wiped for it yet."""
         ledger = self._ledgers.get(task.space)
-        if ledger is None or call.name in _LOCKS or task.space.keeper is None:
+        if ledger is None or task.space.held is None:
             return
-        concerned = self._concerned(task, call)
         found: list[Finding] = []
-        for start, end in concerned:
+        for start, end in given_up:
             for part in ledger.within(start, end):
                 held = self._content(task.space, part)
                 if part[2].inherited:
@@ -89,34 +88,30 @@ class Auditor:
                     kind = None if held.clear else UNLOCKED if call.name in _UNLOCKS else RELEASED
                 if kind is not None:
                     found.append(_finding(kind, call.name, part, held, ledger, task.tid))
-        self._under_way[task.tid] = _UnderWay(call, concerned, found)
+        self._under_way[task.tid] = _UnderWay(call, found)
 
     @_never_in_the_way
-    def returned(self, task: Task, call: Call, result: int) -> None:
+    def returned(self, task: Task, call: Call, result: int, entry: Change, change: Change) -> None:
         """The call has returned, its task is stopped, and the address space knows what came of it."""
         under_way = self._under_way.pop(task.tid, None)
-        if under_way is None or under_way.call is not call:
-            under_way = _UnderWay(call, [], [])
-        found = under_way.found
-        failed = -4096 < result < 0
+        found = under_way.found if under_way is not None and under_way.call is call else []
+        failed = not call.succeeds(result)
         if found and not failed:
             stack = self._stacks.of(task.tgid, task.tid)
             for finding in found:
                 self._tell(replace(finding, released=stack))
         elif found and call.name == "munlock":  # it fails at a hole, and has unlocked what lies before
             self._unlocked_in_part(task, call, found)
-        if call.name in _LOCKS or (call.name == "mmap" and call.arguments[3] & MAP_LOCKED):
+        if call.locks:
             if failed:
                 self._refused(task, call, -result)
             else:
-                self._locked(task, call, result)
+                self._locked(task, call, result, change)
         elif not failed and task.space in self._ledgers:
-            if call.name == "mmap" and task.space.future:
-                self._locked_as_all(task, span(result, call.arguments[1]))
-            elif call.name in ("munmap", "brk") and task.space.future:
-                for place in under_way.concerned:  # where nobody tells of what is mapped next
-                    self._locked_as_all(task, place)
-            self._settle(task, under_way, result)
+            ledger = self._ledgers[task.space]
+            ledger.change([*entry.removed, *change.removed], change.moved)
+            for place in (*entry.added, *change.added):
+                self._locked_as_all(task, place)
 
     @_never_in_the_way
     def forked(self, parent: AddressSpace, child: AddressSpace, process: int) -> None:
@@ -133,7 +128,7 @@ class Auditor:
     def ended(self, space: AddressSpace, cause: str) -> None:
         """No task uses an address space any more, and it is not wiped yet."""
         ledger = self._ledgers.pop(space, None)
-        if ledger is None or space.keeper is None:
+        if ledger is None or space.held is None:
             return
         for part in ledger:
             if part[2].inherited and cause == "exec":
@@ -146,20 +141,11 @@ class Auditor:
             if kind is not None:
                 self._tell(_finding(kind, cause, part, held, ledger, ledger.process))
 
-    def _concerned(self, task: Task, call: Call) -> list[Range]:
-        """What a call releases or unlocks if it succeeds."""
-        match call.name:
-            case "munlock":
-                return [span(call.arguments[0], call.arguments[1])]
-            case "munlockall":
-                return [(0, TASK_SIZE)]
-        space = task.space
-        return released(call, space.heap_end if call.name == "brk" else 0, space.memory_fd, task.tid)
-
     def _content(self, space: AddressSpace, part: Part) -> Content:
         start, end, _ = part
+        assert space.held is not None
         try:
-            return content(space.files, space.ranges.within(start, end))
+            return content(space.held.files, space.sensitive.ranges.within(start, end))
         except OSError as error:
             self._say("content", f"locked memory can't be read: {error}")
             return Content(0, 0, 0.0)
@@ -171,10 +157,10 @@ class Auditor:
         if any(ancestor in self._ledgers for ancestor in ledger.ancestors):
             return False
         # It has none of what MADV_DONTFORK or MADV_WIPEONFORK has kept from it.
-        own = space.ranges.within(part[0] & -PAGE_SIZE, page_up(part[1]))
-        return any(True for _ in sensitive_pages(space.files, own))
+        own = space.sensitive.ranges.within(part[0] & -PAGE_SIZE, page_up(part[1]))
+        return space.held is not None and any(True for _ in sensitive_pages(space.held.files, own))
 
-    def _locked(self, task: Task, call: Call, result: int) -> None:
+    def _locked(self, task: Task, call: Call, result: int, change: Change) -> None:
         space = task.space
         if space not in self._ledgers:
             self._ledgers[space] = Ledger(task.tgid, procfs.executable(task.tgid))
@@ -182,7 +168,7 @@ class Auditor:
         ledger = self._ledgers[space]
         lock = Lock(call.name, task.tgid, task.tid, time(), self._stacks.of(task.tgid, task.tid))
         if call.name == "mlockall":
-            for start, end in space.ranges:
+            for start, end in change.added:
                 for low, high in _without(start, end, ledger):
                     ledger.add(low, high, lock)
         elif call.name == "mmap":
@@ -201,18 +187,18 @@ class Auditor:
     def _unlocked_in_part(self, task: Task, call: Call, found: list[Finding]) -> None:
         stack = self._stacks.of(task.tgid, task.tid)
         for finding in found:
-            if not task.space.ranges.overlaps(finding.address, finding.address + finding.length):
+            if not task.space.sensitive.ranges.overlaps(finding.address, finding.address + finding.length):
                 self._tell(replace(finding, released=stack))
         ledger = self._ledgers[task.space]
         for start, end, _ in ledger.within(*span(call.arguments[0], call.arguments[1])):
-            if not task.space.ranges.overlaps(start, end):
+            if not task.space.sensitive.ranges.overlaps(start, end):
                 ledger.remove(start, end)
 
     def _refused(self, task: Task, call: Call, number: int) -> None:
         if number not in _REFUSALS or (call.name in ("mlock", "mlock2") and not _is_mapped(task, call)):
             return  # a mistake in the arguments
-        if call.name in ("mlock", "mlock2") and task.space.ranges.overlaps(*span(*call.arguments[:2])):
-            self._locked(task, call, 0)  # as of PROT_NONE memory, which the kernel locks and says ENOMEM
+        if call.name in ("mlock", "mlock2") and task.space.sensitive.ranges.overlaps(*span(*call.arguments[:2])):
+            self._locked(task, call, 0, Change())  # as of PROT_NONE memory, which the kernel locks and says ENOMEM
             return
         start = 0 if call.name in ("mlockall", "mmap") else call.arguments[0]
         length = 0 if call.name == "mlockall" else call.arguments[1]
@@ -222,22 +208,6 @@ class Auditor:
         ledger = Ledger(task.tgid, procfs.executable(task.tgid))
         finding = _finding(REFUSED, call.name, (start, start + length, lock), Content(0, 0, 0.0), ledger, task.tid)
         self._tell(replace(finding, reason=reason))
-
-    def _settle(self, task: Task, under_way: _UnderWay, result: int) -> None:
-        """A call that releases, unlocks or moves has succeeded."""
-        ledger = self._ledgers[task.space]
-        call = under_way.call
-        arguments = call.arguments
-        if call.name == "mremap":
-            old, old_length, new_length = arguments[0], page_up(arguments[1]), page_up(arguments[2])
-            ledger.remap(old, old_length, result, new_length)
-            return
-        if call.name in ("madvise", "process_madvise"):
-            return  # it stays locked
-        if call.name not in _UNLOCKS and task.space.future:
-            return  # what is mapped there next is locked too
-        for start, end in under_way.concerned:
-            ledger.remove(start, end)
 
     def _tell(self, finding: Finding) -> None:
         self._write(finding.as_json())
@@ -287,12 +257,10 @@ def _without(start: int, end: int, ledger: Ledger) -> list[Range]:
 def _is_mapped(task: Task, call: Call) -> bool:
     """Whether there is memory everywhere that a call wants locked, so that it failed for another reason."""
     start, end = span(call.arguments[0], call.arguments[1])
-    if task.space.keeper is None:
-        return False
-    for vma in procfs.vmas(task.space.files.maps, start, end):
-        if vma.start > start:
+    for low, high in task.space.state.mappings.mapped(start, end):
+        if low > start:
             return False
-        start = vma.end
+        start = high
     return start >= end
 
 

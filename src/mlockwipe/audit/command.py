@@ -8,11 +8,13 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from mlockwipe.audit import FINDINGS, LEFT
+from mlockwipe.audit.auditor import Auditor
 from mlockwipe.audit.finding import SCHEMA, Finding, is_fault
 from mlockwipe.audit.report import as_page, print_findings
 from mlockwipe.errors import Refused
@@ -37,7 +39,7 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
         path = Path(place, "findings")
         path.touch(mode=0o600)
         os.environ[FINDINGS] = str(path)
-        status = run(Options(command, audit=str(path)))
+        status = run(Options(command, watch=partial(Auditor, str(path))))
         findings, programs, missed, damaged = read(path), locking(path), not_audited(path), is_damaged(path)
     texts = as_document(findings, command, status, programs, missed), as_page(findings, command, programs)
     for file, text in zip(files, texts, strict=True):

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mlockwipe.linux import mm
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
-from mlockwipe.supervisor import wipe
-from mlockwipe.supervisor.calls import page_up
-from mlockwipe.supervisor.keeper import Files
-from mlockwipe.supervisor.ranges import Range
+from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.memory import wipe
+from mlockwipe.memory.calls import page_up
+from mlockwipe.memory.files import Files
+from mlockwipe.memory.ranges import Range
 
 _CHUNK = 16 * PAGE_SIZE
 _ZEROS = bytes(_CHUNK)

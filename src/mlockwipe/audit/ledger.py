@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Which call locked what, in one address space."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from mlockwipe.audit.stacks import Stack
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
-from mlockwipe.supervisor.address_space import AddressSpace
+from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.memory.address_space import AddressSpace
+from mlockwipe.memory.ranges import Range
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,17 @@ class Ledger:
             (max(low, start), min(high, end), lock) for low, high, lock in self._parts if low < end and start < high
         ]
 
-    def remap(self, old: int, old_length: int, new: int, new_length: int) -> None:
-        """As mremap(2) of whole pages. A locked mapping grows locked."""
-        kept = min(old_length, new_length)
-        moved = self.within(old, old + kept)
-        self.remove(old, old + old_length)
-        self.remove(new, new + new_length)
-        for low, high, lock in moved:
-            end = new + new_length if new_length > kept and high > old + kept - PAGE_SIZE else high - old + new
-            self.add(low - old + new, end, lock)
+    def change(self, removed: Iterable[Range], moved: Iterable[tuple[int, int, int, int]]) -> None:
+        """What a call that succeeded did: see `mlockwipe.memory.sensitive.Change`."""
+        there: list[Part] = []
+        for start, end, new, new_end in moved:
+            for low, high, lock in self.within(start, end):
+                grown = new_end if high > end - PAGE_SIZE else high - start + new
+                there.append((low - start + new, grown, lock))
+        for start, end in removed:
+            self.remove(start, end)
+        for part in there:
+            self.add(*part)
 
     def of_child(self, process: int, parent: AddressSpace) -> "Ledger":
         """What a forked child has of it."""

@@ -7,11 +7,12 @@ PREFIX is a command that the program of the case is appended to: `-- mlockwipe r
 import argparse
 import sys
 
-from mlockwipe.contract.carrier import Carrier, bare
+from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.carriers.none import NONE
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import as_expected
 from mlockwipe.contract.runner import verify
-from mlockwipe.contract.table import print_table
+from mlockwipe.contract.verdict_table import print_table
 
 
 def main(argv: list[str]) -> int:
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
         for case in cases:
             print(f"{case.name:<40} {case.expected:<6} {case.why}")
         return 0
-    carrier = Carrier(prefix[0], lambda command: [*prefix, *command]) if prefix else bare()
+    carrier = Carrier(prefix[0], tuple(prefix)) if prefix else NONE
     results = verify([carrier], cases=cases)
     print_table(results, every_case=True)
     return 0 if as_expected(carrier.name, results[carrier.name]) else 1

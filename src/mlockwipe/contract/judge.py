@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.contract.candidate import Candidate
 from mlockwipe.contract.case import Case
 from mlockwipe.contract.result import DAMAGED, FAILED, NEEDS_RAM_SCAN, Result
 from mlockwipe.contract.start import Order, Running, Spawned
@@ -62,7 +62,7 @@ class Testimony:
     hangs: str | None = None
 
 
-def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
+def judge(case: Case, carrier: Candidate, *, timeout: float = TIMEOUT) -> Result:
     """The verdict of the witness on `case` under `carrier`."""
     if case.needs_ram_scan is not None:
         return Result(case.name, case.row, NEEDS_RAM_SCAN, case.expected, 0, 0, case.needs_ram_scan)
@@ -73,16 +73,16 @@ def judge(case: Case, carrier: Carrier, *, timeout: float = TIMEOUT) -> Result:
 def judge_by(
     seen: Eyes,
     case: Case,
-    carrier: Carrier,
+    carrier: Candidate,
     *,
     timeout: float = TIMEOUT,
-    start: Callable[[Carrier, Order], Running] = Spawned,
+    start: Callable[[Candidate, Order], Running] = Spawned,
 ) -> Result:
     """The verdict on `case` under `carrier` by what `seen` sees."""
     said = _run(case, lambda order: start(carrier, order), seen, time.monotonic() + timeout)
     seen.look_at_last()
     verdict, reason = _verdict(case, said, seen)
-    limit = carrier.limits.get(case.name) if verdict not in (case.expected, NEEDS_RAM_SCAN) else None
+    limit = carrier.limit(case.name) if verdict not in (case.expected, NEEDS_RAM_SCAN) else None
     return Result(case.name, case.row, verdict, case.expected, *seen.counts, reason, limit)
 
 

@@ -22,7 +22,6 @@ import os
 import signal
 import sys
 
-from mlockwipe.contract.case import CASES
 from mlockwipe.contract.pattern import is_painted, mark, paint
 from mlockwipe.linux import mm, mman
 
@@ -227,10 +226,3 @@ def refused(call: "Callable[..., object]", *arguments: object) -> str | None:
     except OSError as error:
         return errno.errorcode[error.errno or 0]
     return None
-
-
-def main() -> None:
-    """Run one case: sys.argv is [..., MODULE, CASE, WITNESS, CHANNEL]."""
-    module, name, witness, channel = sys.argv[1:]
-    __import__(module)
-    CASES[name].body(Program(int(witness), int(channel)))

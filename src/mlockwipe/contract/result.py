@@ -4,7 +4,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlockwipe.contract.carrier import BARE
+from mlockwipe.contract.candidate import BARE
 from mlockwipe.contract.case import WIPED
 
 LEAKED = "leaked"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.contract.candidate import Candidate
 from mlockwipe.contract.case import Case
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.judge import judge
@@ -14,7 +14,7 @@ from mlockwipe.contract.result import Result
 
 
 def verify(
-    carriers: Sequence[Carrier],
+    carriers: Sequence[Candidate],
     *,
     cases: Sequence[Case] | None = None,
     jobs: int | None = None,

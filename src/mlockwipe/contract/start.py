@@ -10,11 +10,11 @@ from subprocess import DEVNULL, Popen
 from typing import Protocol
 
 import mlockwipe
-from mlockwipe.contract.carrier import Carrier
+from mlockwipe.contract.candidate import Candidate
 from mlockwipe.contract.case import Case
 
 _ROOT = str(Path(mlockwipe.__file__).parents[1])
-_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.program import main; main()"
+_PROGRAM = f"import sys; sys.path.insert(0, {_ROOT!r}); from mlockwipe.contract.run_case import main; main()"
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def command(case: Case, witness: int = -1, channel: int = -1) -> list[str]:
 class Spawned:
     """An interpreter of its own for the program, run under a carrier."""
 
-    def __init__(self, carrier: Carrier, order: Order) -> None:
+    def __init__(self, carrier: Candidate, order: Order) -> None:
         self._process = Popen(
-            carrier.wrap(command(order.case, order.witness, order.channel)),
+            carrier.command(command(order.case, order.witness, order.channel)),
             stdin=DEVNULL,
             stdout=order.output,
             stderr=order.output,

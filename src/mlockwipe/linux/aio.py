@@ -4,10 +4,11 @@
 import ctypes
 import struct
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, syscall
 
-_SYS_IO_SETUP = 206
-_SYS_IO_SUBMIT = 209
+_SYS_IO_SETUP = NATIVE.numbers["io_setup"]
+_SYS_IO_SUBMIT = NATIVE.numbers["io_submit"]
 
 _CMD_PWRITE = 1
 _REQUEST = struct.Struct("=QIIHhIQQqQII")  # struct iocb

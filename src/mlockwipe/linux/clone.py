@@ -3,11 +3,11 @@
 
 import ctypes
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, function, syscall
 
-# arch/x86/entry/syscalls/syscall_64.tbl
-_SYS_CLONE = 56
-_SYS_EXIT = 60
+_SYS_CLONE = NATIVE.numbers["clone"]
+_SYS_EXIT = NATIVE.numbers["exit"]
 
 _pointer = ctypes.c_void_p
 # Both leave the interpreter's lock to the other threads: the one waits for a vfork child, the other never

@@ -7,10 +7,11 @@ import os
 import struct
 
 from mlockwipe.linux import mm, mman
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, function
 
-_SYS_IO_URING_SETUP = 425
-_SYS_IO_URING_ENTER = 426
+_SYS_IO_URING_SETUP = NATIVE.numbers["io_uring_setup"]
+_SYS_IO_URING_ENTER = NATIVE.numbers["io_uring_enter"]
 
 _OFF_SQES = 0x10000000
 _OP_WRITE = 23

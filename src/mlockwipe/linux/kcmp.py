@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """kcmp(2): whether two processes share a kernel resource."""
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import fail, syscall
 
-_SYS_KCMP = 312
+_SYS_KCMP = NATIVE.numbers["kcmp"]
 _KCMP_VM = 1
 
 

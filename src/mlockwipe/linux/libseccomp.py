@@ -10,6 +10,7 @@ import errno
 import os
 import struct
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import fail
 
 TYPE_CHECKING = False
@@ -22,9 +23,6 @@ RET_ALLOW = 0x7FFF0000
 
 _NE, _EQ, _MASKED_EQ = 1, 4, 7
 _ATTRIBUTE_BAD_ARCH_ACTION = 2
-ARCH_X86 = 0x40000003
-ARCH_X32 = 0x4000003E
-ARCH_X86_64 = 0xC000003E
 
 
 # struct scmp_arg_cmp, a condition on one argument of a call: the argument, an operator, one or two values. Packed by
@@ -95,8 +93,8 @@ def compile_filter(rules_by_arch: "Iterable[tuple[tuple[int, ...], Iterable[Rule
         _must(library.seccomp_attr_set(context, _ATTRIBUTE_BAD_ARCH_ACTION, RET_ALLOW), "seccomp_attr_set")
         for architecture in architectures:
             _may_exist(library.seccomp_arch_add(context, architecture), "seccomp_arch_add")
-        if ARCH_X86_64 not in architectures:
-            _must(library.seccomp_arch_remove(context, ARCH_X86_64), "seccomp_arch_remove")
+        if NATIVE.audit_arch not in architectures:
+            _must(library.seccomp_arch_remove(context, NATIVE.audit_arch), "seccomp_arch_remove")
         for action, call, conditions in rules:
             number = library.seccomp_syscall_resolve_name(call.encode())
             _must(

@@ -8,6 +8,7 @@ import ctypes
 import os
 from collections.abc import Sequence
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, fail, function
 
 PAGE_SIZE = os.sysconf("SC_PAGESIZE")
@@ -16,18 +17,17 @@ PAGE_SIZE = os.sysconf("SC_PAGESIZE")
 IPC_PRIVATE = 0
 IPC_CREAT = 0o1000
 IPC_RMID = 0
-SHM_REMAP = 0o40000
 
 # include/uapi/linux/fs.h, fs/splice.c: SPLICE_F_NONBLOCK
 SPLICE_F_NONBLOCK = 2
 
-# arch/x86/entry/syscalls/syscall_64.tbl: what the C library has no function for
-_SYS_BRK = 12
-_SYS_MLOCK2 = 325
-_SYS_MEMFD_SECRET = 447
-_SYS_PROCESS_MADVISE = 440
-_SYS_PROCESS_MRELEASE = 448
-_SYS_MSEAL = 462
+# what the C library has no function for
+_SYS_BRK = NATIVE.numbers["brk"]
+_SYS_MLOCK2 = NATIVE.numbers["mlock2"]
+_SYS_MEMFD_SECRET = NATIVE.numbers["memfd_secret"]
+_SYS_PROCESS_MADVISE = NATIVE.numbers["process_madvise"]
+_SYS_PROCESS_MRELEASE = NATIVE.numbers["process_mrelease"]
+_SYS_MSEAL = NATIVE.numbers["mseal"]
 
 _int, _long, _size, _pointer = ctypes.c_int, ctypes.c_long, ctypes.c_size_t, ctypes.c_void_p
 

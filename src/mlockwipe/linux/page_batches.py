@@ -6,8 +6,8 @@ import mmap
 
 from mlockwipe.linux import prctl
 from mlockwipe.linux.libc import function
+from mlockwipe.linux.mman import MADV_COLLAPSE
 
-_MADV_COLLAPSE = 25  # Linux 6.1
 _madvise = function("madvise", ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, sleeps=True)
 _HUGE = 1 << 21
 _own = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -24,4 +24,4 @@ def drain_page_batches() -> None:
     unless huge pages are forbidden to this process, as it may have inherited it.
     """
     prctl.allow_huge_pages()
-    _madvise(_own_huge, _HUGE, _MADV_COLLAPSE)
+    _madvise(_own_huge, _HUGE, MADV_COLLAPSE)

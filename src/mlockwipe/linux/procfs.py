@@ -12,7 +12,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 
-from mlockwipe.linux.arch.x86_64 import PAGE_SIZE
+from mlockwipe.linux.arch import PAGE_SIZE
 
 
 class Vma:
@@ -110,6 +110,14 @@ def _parse_line(line: str) -> Vma:
         int(fields[4]),
         fields[5] if len(fields) > 5 else "",
     )
+
+
+def flagged_vmas(smaps_fd: int) -> Iterator[tuple[Vma, frozenset[str]]]:
+    """Each mapping of /proc/PID/smaps with its VmFlags (`lo` locked, `io` and `pf` device memory ...).
+
+    The kernel looks at every page for it: it takes the longer, the more memory there is.
+    """
+    return vma_flags(read_all(smaps_fd).decode(errors="surrogateescape"))
 
 
 def vma_flags(text: str) -> Iterator[tuple[Vma, frozenset[str]]]:
@@ -263,6 +271,15 @@ def tasks(pid: int) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def children(pid: int, tid: int | None = None) -> list[int]:
+    """The children that one thread of a process has made or inherited, the first thread if none is named.
+
+    FileNotFoundError also where the kernel does not tell (CONFIG_PROC_CHILDREN).
+    """
+    with open(f"/proc/{pid}/task/{tid or pid}/children", encoding="ascii") as file:
+        return [int(child) for child in file.read().split()]
 
 
 def sysctl(name: str) -> str:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""ptrace(2): requests, options and events (include/uapi/linux/ptrace.h)."""
+"""ptrace(2): requests and options (include/uapi/linux/ptrace.h); events are decoded in wait.py."""
 
 import ctypes
 import struct
 
-from mlockwipe.linux.arch.x86_64 import Registers
+from mlockwipe.linux.arch import Registers
 from mlockwipe.linux.libc import fail, function
 
 # include/uapi/linux/ptrace.h
@@ -32,17 +32,6 @@ O_TRACEEXIT = 1 << 6
 O_TRACESECCOMP = 1 << 7
 O_EXITKILL = 1 << 20
 O_SUSPEND_SECCOMP = 1 << 21  # needs CAP_SYS_ADMIN, and a tracer without seccomp filters of its own
-
-EVENT_FORK = 1
-EVENT_VFORK = 2
-EVENT_CLONE = 3
-EVENT_EXEC = 4
-EVENT_EXIT = 6
-EVENT_SECCOMP = 7
-EVENT_STOP = 128
-
-SYSCALL_STOP = 0x80 | 5  # SIGTRAP | 0x80, with O_TRACESYSGOOD
-SECCOMP_STOP = EVENT_SECCOMP << 8 | 5
 
 _ptrace = function("ptrace", ctypes.c_long, ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p)
 

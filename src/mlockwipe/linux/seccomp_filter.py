@@ -5,12 +5,14 @@ import ctypes
 import os
 import struct
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import fail, syscall
 
-_SYS_SECCOMP = 317
+_SYS_SECCOMP = NATIVE.numbers["seccomp"]
 _SYS_SECCOMP_GENERIC = 277  # include/uapi/asm-generic/unistd.h: of aarch64, riscv64 and newer ones
-_SET_MODE_FILTER = 1
+SET_MODE_FILTER = 1
 _GET_NOTIF_SIZES = 3
+FLAG_TSYNC = 1 << 0
 FLAG_NEW_LISTENER = 1 << 3
 _FLAG_WAIT_KILLABLE_RECV = 1 << 5  # Linux 5.19
 
@@ -26,7 +28,7 @@ def install_with_listener(program: bytes) -> int:
     descriptor = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(code))
     flags = FLAG_NEW_LISTENER | _FLAG_WAIT_KILLABLE_RECV
     buffer = ctypes.create_string_buffer(descriptor, len(descriptor))
-    fd: int = syscall(_SYS_SECCOMP, _SET_MODE_FILTER, flags, ctypes.addressof(buffer), 0, 0, 0)
+    fd: int = syscall(_SYS_SECCOMP, SET_MODE_FILTER, flags, ctypes.addressof(buffer), 0, 0, 0)
     if fd == -1:
         fail("seccomp(SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER)")
     return fd

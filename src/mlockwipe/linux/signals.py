@@ -7,6 +7,7 @@ and every start of `mlockwipe run` would pay for that.
 
 import ctypes
 
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, fail, function, syscall
 
 TYPE_CHECKING = False
@@ -34,7 +35,8 @@ SIG_SETMASK = 2
 
 _SIG_DFL = 0
 _SIG_ERR = ctypes.c_void_p(-1).value
-_SYS_PIDFD_SEND_SIGNAL = 424
+_SYS_PIDFD_SEND_SIGNAL = NATIVE.numbers["pidfd_send_signal"]
+_SYS_TGKILL = NATIVE.numbers["tgkill"]
 
 _SignalSet = ctypes.c_uint64 * 16  # glibc's sigset_t, of which the kernel knows the first 64 bits
 
@@ -64,3 +66,7 @@ def restore_default(number: int) -> None:
 
 def send_by_pidfd(pidfd: int, number: int) -> None:
     checked(syscall(_SYS_PIDFD_SEND_SIGNAL, pidfd, number, 0, 0, 0, 0), f"pidfd_send_signal({pidfd}, {number})")
+
+
+def send_to_thread(tgid: int, tid: int, number: int) -> None:
+    checked(syscall(_SYS_TGKILL, tgid, tid, number, 0, 0, 0), f"tgkill({tgid}, {tid}, {number})")

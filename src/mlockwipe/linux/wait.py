@@ -1,4 +1,210 @@
 # SPDX-License-Identifier: MIT
-"""waitid(2) of tasks that are traced: what a stop is, decoded once (ptrace(2), include/uapi/linux/wait.h)."""
+"""waitid(2) of tasks that are traced, and what their stops mean, decoded once: a type for each kind of stop.
+
+Most stops are only looked at here (WNOWAIT), not waited for. Letting the task go on takes the news of its stop back
+(ptrace_resume in kernel/ptrace.c); and should the tracer die, a signal that a task has stopped for is delivered only
+if nobody has waited for that stop.
+
+Source: ptrace(2), include/uapi/linux/{wait,ptrace}.h, Linux 6.18.
+"""
+
+import os
 
 WALL = 0x40000000  # __WALL: children of every kind, threads and those without an exit signal included
+
+EVENT_FORK = 1
+EVENT_VFORK = 2
+EVENT_CLONE = 3
+EVENT_EXEC = 4
+EVENT_EXIT = 6
+_EVENT_SECCOMP = 7
+_EVENT_STOP = 128
+BIRTHS = frozenset((EVENT_FORK, EVENT_VFORK, EVENT_CLONE))
+
+_SIGTRAP = 5
+_SECCOMP = _EVENT_SECCOMP << 8 | _SIGTRAP
+_SYSCALL = 0x80 | _SIGTRAP
+_STOPPING = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
+_ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
+
+# Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
+_LOOK = os.WSTOPPED | os.WNOWAIT | WALL
+
+
+class TaskGone(Exception):
+    """The task died before it could do what was asked; its end is left for the tracer's loop to see."""
+
+
+class Stop:
+    """A task has stopped."""
+
+    __slots__ = ("tid",)
+
+    def __init__(self, tid: int) -> None:
+        self.tid = tid
+
+
+class SeccompStop(Stop):
+    """At the entry of a call that a filter wants to have traced (SECCOMP_RET_TRACE)."""
+
+    __slots__ = ()
+
+
+class SyscallStop(Stop):
+    """At the entry or exit of a call, asked for by PTRACE_SYSCALL, with PTRACE_O_TRACESYSGOOD."""
+
+    __slots__ = ()
+
+
+class EventStop(Stop):
+    """`event`: EVENT_FORK, EVENT_VFORK, EVENT_CLONE, EVENT_EXEC or EVENT_EXIT."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, tid: int, event: int) -> None:
+        self.tid = tid
+        self.event = event
+
+
+class SignalStop(Stop):
+    """`signal` is about to be delivered; also the trap after a single step, as SIGTRAP."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, tid: int, signal: int) -> None:
+        self.tid = tid
+        self.signal = signal
+
+
+class GroupStop(Stop):
+    """Stopped by the job-control signal `signal`, with all its process."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, tid: int, signal: int) -> None:
+        self.tid = tid
+        self.signal = signal
+
+
+class TrapStop(Stop):
+    """PTRACE_EVENT_STOP for any other reason: PTRACE_INTERRUPT, birth, the end of a group stop."""
+
+    __slots__ = ()
+
+
+class UntracedStop(Stop):
+    """A child of ours that is not traced was stopped by the job-control signal `signal`."""
+
+    __slots__ = ("signal",)
+
+    def __init__(self, tid: int, signal: int) -> None:
+        self.tid = tid
+        self.signal = signal
+
+
+class End:
+    """A task has ended and is not reaped. `status` and `code` as waitid(2) reports them in si_status and si_code."""
+
+    __slots__ = ("code", "status", "tid")
+
+    def __init__(self, tid: int, status: int, code: int) -> None:
+        self.tid = tid
+        self.status = status
+        self.code = code
+
+    @property
+    def exited(self) -> bool:
+        """By itself, with `status` as its exit status; otherwise `status` is the signal that killed it."""
+        return self.code == os.CLD_EXITED
+
+    @property
+    def cause(self) -> str:
+        """`exit`, or the name of the signal."""
+        if self.exited:
+            return "exit"
+        import signal  # the start of `mlockwipe run` does without
+
+        try:
+            return signal.Signals(self.status).name
+        except ValueError:
+            return f"SIGRTMIN+{self.status - signal.SIGRTMIN}"
+
+
+def _decode(found: os.waitid_result) -> Stop | End:
+    if found.si_code in _ENDS:
+        return End(found.si_pid, found.si_status, found.si_code)
+    return _decode_stop(found)
+
+
+def _decode_stop(found: os.waitid_result) -> Stop:
+    tid, status = found.si_pid, found.si_status
+    if found.si_code == os.CLD_STOPPED:
+        return UntracedStop(tid, status)
+    if status == _SECCOMP:  # by far the most frequent
+        return SeccompStop(tid)
+    event, number = status >> 8, status & 0xFF
+    if event == _EVENT_STOP:
+        return GroupStop(tid, number) if number in _STOPPING else TrapStop(tid)
+    if event:
+        return EventStop(tid, event)
+    return SyscallStop(tid) if number == _SYSCALL else SignalStop(tid, number)
+
+
+def look(*, sleep: bool = False) -> Stop | End | None:
+    """The next event of any child, which is left to be waited for; None when there is none.
+
+    ChildProcessError without children.
+    """
+    found = os.waitid(os.P_ALL, 0, _LOOK | os.WEXITED | (0 if sleep else os.WNOHANG))
+    return None if found is None else _decode(found)
+
+
+def look_for_stop(tid: int | None = None) -> Stop | None:
+    """As `look`, but stops alone: of any child or of one. None also when it is gone, or all of them are zombies."""
+    try:
+        found = os.waitid(os.P_ALL if tid is None else os.P_PID, tid or 0, _LOOK | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return None if found is None else _decode_stop(found)
+
+
+def await_stop(tid: int) -> Stop:
+    """Wait for the next stop of a traced task. TaskGone when it is dead, which is left to be waited for."""
+    try:
+        found = os.waitid(os.P_PID, tid, _LOOK | os.WEXITED)
+        if found is None or found.si_code in _ENDS:
+            raise TaskGone(tid)
+        os.waitid(os.P_PID, tid, os.WSTOPPED | WALL | os.WNOHANG)
+    except ChildProcessError:
+        raise TaskGone(tid) from None
+    return _decode_stop(found)
+
+
+def take(tid: int) -> None:
+    """Wait for a stop that has been looked at."""
+    try:
+        os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
+    except ChildProcessError:
+        return  # it is gone
+
+
+def reap(tid: int) -> None:
+    """Wait for an end that has been looked at."""
+    try:
+        os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | WALL)
+    except ChildProcessError:
+        return  # reaped already: a keeper that was let go of
+
+
+def was_continued(pid: int) -> bool:
+    """Whether a child that is not traced was continued by SIGCONT since this was last asked."""
+    return os.waitid(os.P_PID, pid, os.WCONTINUED | os.WNOHANG) is not None
+
+
+def have_children() -> bool:
+    """Whether there is any child, living or a zombie."""
+    try:
+        look()
+    except ChildProcessError:
+        return False
+    return True

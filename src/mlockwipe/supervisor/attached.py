@@ -7,9 +7,7 @@ of the kernel when the memory is released as a whole, at exit, exec or death. In
 as they were.
 
 They are left by ending: the kernel then lets go of every task without stopping it. So no call is interrupted, and a
-task that is in a ptrace stop goes on by itself. A signal that it has stopped for is delivered then only if nobody
-has waited for that stop. Therefore stops are looked at here (WNOWAIT) and not waited for, wherever a signal could be
-lost: not even the death of this process by SIGKILL costs a program one.
+task that is in a ptrace stop goes on by itself, with its signal: linux/wait.py only looks at stops.
 """
 
 import contextlib
@@ -17,32 +15,27 @@ import os
 import resource
 import select
 import signal
-import stat
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 
-from mlockwipe.linux import kcmp, procfs, ptrace, signalfd
-from mlockwipe.linux.arch.x86_64 import TASK_SIZE
-from mlockwipe.supervisor import attach, wipe
-from mlockwipe.supervisor.address_space import AddressSpace, Family
+from mlockwipe.linux import procfs, ptrace, signalfd, wait
+from mlockwipe.linux.arch import TASK_SIZE
+from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
+from mlockwipe.memory.address_space import AddressSpace
+from mlockwipe.memory.journal import Journal
+from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.mappings import locked_ranges
+from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_refused
-from mlockwipe.supervisor.foreign import OPTIONS, AtOurMercy
-from mlockwipe.supervisor.inject import WALL, TaskGone, await_stop
-from mlockwipe.supervisor.interrupted import restart_interrupted_call
-from mlockwipe.supervisor.journal import Journal
-from mlockwipe.supervisor.keeper import Keeper, end_task
-from mlockwipe.supervisor.newborn import is_helper, orphan, share_memory
-from mlockwipe.supervisor.ranges import RangeSet
-from mlockwipe.supervisor.report import Report, cause_of
-from mlockwipe.supervisor.task import Task
+from mlockwipe.supervisor.report import Report
+from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
+from mlockwipe.tracing.observer import Unobserved
+from mlockwipe.tracing.restart import restart_interrupted_call
+from mlockwipe.tracing.seize import seize_sharing
+from mlockwipe.tracing.task import FilterTwo, Task
+from mlockwipe.tracing.tracees import GONE, Tracees, setuid_program
 
-_STOP = os.WSTOPPED | os.WNOHANG | os.WNOWAIT | WALL
-_ANYTHING = _STOP | os.WEXITED
-_ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
-_JOB_CONTROL = frozenset((signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU))
-_MAKING = frozenset((ptrace.EVENT_FORK, ptrace.EVENT_VFORK, ptrace.EVENT_CLONE))
-_GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
 _ATTEMPTS = 3  # to give an address space its keeper
@@ -53,19 +46,17 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class Attached:
     """The programs that are attached to, and their descendants from then on."""
 
+    birth_filter = FilterTwo.NO
+
     def __init__(self, report: Report, say: Callable[[int, str], None], *, all_memory: bool = False) -> None:
         """`say(verbosity, sentence)` tells the user. `all_memory`: not only locked memory counts as sensitive."""
         self._report = report
         self._say = say
         self._all_memory = all_memory
-        self._tasks: dict[int, Task] = {}
-        self._keepers: dict[int, AddressSpace] = {}
-        self._halted: set[int] = set()  # keepers in their exit stop
-        self._newborn: set[int] = set()  # in their first stop; the event of their maker is to come
-        self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
+        self._journal = Journal()  # nobody takes over: none of its slots is ever read
+        self._tracees = Tracees(self, Unobserved(), self._journal)
         self._first: set[AddressSpace] = set()  # those that the user has named, until they are covered
         self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
-        self._journal = Journal()  # stays empty: nobody takes over
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
@@ -80,7 +71,7 @@ class Attached:
 
     def attach(self, pid: int) -> None:
         """Trace a process from now on. NotAttached when that can't be; what becomes known later is said."""
-        if pid in self._tasks:
+        if pid in self._tracees.tasks:
             return
         try:
             status = procfs.Status(pid)
@@ -91,12 +82,10 @@ class Attached:
             space.stack_top = procfs.stack_top(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise NotAttached("does not exist") from None
-        seized = attach.seize_sharing(pid, *family, options=OPTIONS)
-        for tid, process in seized.members:
-            self._tasks[tid] = Task(tid, process, space)
-            space.tids.add(tid)
+        seized = seize_sharing(pid, *family, options=OPTIONS)
+        self._tracees.add_seized(seized, space)
         if seized.refused:
-            space.unprotected = True  # a thread of it may be traced, and is let go of with everything at the end
+            space.leave_unprotected(self._journal)  # a thread may be traced, and is let go of with all at the end
             raise NotAttached(why_refused(status))
         if not seized.members:
             raise NotAttached("does not exist any more")
@@ -116,9 +105,10 @@ class Attached:
 
         When all that are known are dead, a child of one of them may not have come to its first stop yet.
         """
-        if not self._tasks:
-            return _has_tracees()
-        return any(not task.space.unprotected for task in self._tasks.values())
+        tasks = self._tracees.tasks
+        if not tasks:
+            return wait.have_children()
+        return any(not task.space.is_unprotected for task in tasks.values())
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
@@ -147,14 +137,13 @@ class Attached:
 
     def _let_go(self) -> None:
         """End the keepers. The programs are let go of by the kernel, when this process ends."""
-        deadline = monotonic() + _PERIOD  # a program that forks without end has always more to tell
+        deadline = monotonic() + _PERIOD  # a program that forks without end has always more to report
         while self._handle_tasks() and monotonic() < deadline:
             pass
-        for space in list(self._keepers.values()):
-            assert space.keeper is not None
-            space.keeper.let_go()
-            space.keeper, space.unprotected = None, True
-        self._keepers.clear()
+        keepers = self._tracees.keepers
+        while keepers:
+            _, space = keepers.popitem()
+            space.leave_unprotected(self._journal)
         # A program that is itself the reaper of its keepers, as process 1 is, gets SIGCHLD for them.
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
@@ -164,311 +153,156 @@ class Attached:
             self._handle_tasks()
 
     def _handle_tasks(self) -> bool:
-        """What waits to be told of the tasks; True when there may be more of it."""
+        """The events of the tasks; True when there may be more of them."""
         for _ in range(_AT_ONCE):
             try:
-                found = os.waitid(os.P_ALL, 0, _ANYTHING)
+                found = wait.look()
             except ChildProcessError:
                 return False
             if found is None:
                 break
-            if found.si_code in _ENDS:
-                stop = _next_stop()  # every stop comes before any end
-                if stop is None:
-                    self._on_end(found)
-                    continue
-                found = stop
-            self._on_stop(found.si_pid, found.si_status)
+            end = self._tracees.handle(found)
+            if end is not None:
+                wait.reap(end.tid)
         else:
             return True
-        if self._newborn:
-            self._adopt_lost()
+        self._tracees.settle()
         return False
 
     # -- stops --------------------------------------------------------------------------------------------------
 
-    def _on_stop(self, tid: int, status: int) -> None:
-        task = self._tasks.get(tid)
-        if task is None:
-            self._on_stop_of_other(tid, status)
-            return
-        event = status >> 8
-        try:
-            if event in _MAKING:
-                with contextlib.suppress(*_GONE):  # of the child
-                    self._adopt(ptrace.get_event_message(tid), task, event)
-                ptrace.cont(tid)
-            elif event == ptrace.EVENT_EXEC:
-                self._on_exec(task, ptrace.get_event_message(tid))
-            else:
-                self._resume(task, status)
-        except _GONE:
-            _take_news(tid)  # killed in the stop: its end is reported like any other
-
-    def _on_stop_of_other(self, tid: int, status: int) -> None:
-        _take_news(tid)
-        event = status >> 8
-        with contextlib.suppress(ProcessLookupError):
-            if tid in self._keepers:
-                # In its exit stop, killed by somebody, it stays and holds the memory.
-                if event == ptrace.EVENT_EXIT:
-                    self._halted.add(tid)
-                    self._release_if_halted(self._keepers[tid])
-                else:
-                    ptrace.cont(tid)
-            elif event == ptrace.EVENT_EXEC:
-                # The first thread had ended before we traced the process; another has got its tid by exec.
-                former = self._tasks.get(ptrace.get_event_message(tid))
-                if former is not None:
-                    self._on_exec(Task(tid, former.tgid, former.space), former.tid)
-                else:
-                    ptrace.cont(tid)
-            else:
-                self._newborn.add(tid)
-
-    def _resume(self, task: Task, status: int) -> None:
+    def on_stop(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        if task.space.keeper is None and not task.space.unprotected:
-            if status >> 8 == ptrace.EVENT_STOP:
-                status = self._protect(task, status)
+        if task.space.is_unheld:
+            if isinstance(stop, SignalStop):
+                ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
             else:
-                ptrace.interrupt(task.tid)  # a stop for a signal has used up the one that was asked for
-        event, number = status >> 8, status & 0xFF
-        stopped = event == ptrace.EVENT_STOP and number in _JOB_CONTROL
-        if stopped:
+                stop = self._protect(task, stop)
+        if isinstance(stop, GroupStop):
             ptrace.listen(task.tid)
-            _take_news(task.tid)
-        else:
-            if event == 0:
-                # To a traced task the kernel brings even signals that will then be ignored.
-                restart_interrupted_call(task.tid)
-            # This takes the news of the stop back (ptrace_resume in kernel/ptrace.c).
-            ptrace.cont(task.tid, number if event == 0 else 0)
+            wait.take(task.tid)
+            return
+        if isinstance(stop, SignalStop):
+            # To a traced task the kernel brings even signals that will then be ignored.
+            restart_interrupted_call(task.tid)
+        ptrace.cont(task.tid, stop.signal if isinstance(stop, SignalStop) else 0)
+
+    def on_untraced_stop(self, stop: UntracedStop) -> None:
+        """There is no child that is not traced."""
 
     # -- protecting ---------------------------------------------------------------------------------------------
 
-    def _protect(self, task: Task, status: int, like: Keeper | None = None) -> int:
+    def _protect(self, task: Task, stop: Stop, like: Keeper | None = None) -> Stop:
         """Give the address space of a task, which is in a stop on its way to user space, its keeper.
 
-        The status of the stop that the task is in then.
+        The stop that the task is in then.
         """
         space = task.space
         try:
             restart_interrupted_call(task.tid)
             filters = int(procfs.status_field(task.tid, "Seccomp_filters"))
             mercy = AtOurMercy(task.tid, suspend_seccomp=filters > self._own_filters)
-            space.keeper = Keeper.create_mortal(task.tid, like, mercy)
-            status = mercy.status
-        except _GONE:
+            keeper = Keeper.create_mortal(task.tid, like, mercy)
+            stop = mercy.stop
+        except GONE:
             # It is dying, or a helper of ours was killed.
             self._failures[space] += 1
             if self._failures[space] < _ATTEMPTS:
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.interrupt(task.tid)
-                return status
-            self._not_protected(space, task.tgid, "its keeper was killed while it was made")
+                return stop
+            self._can_not_protect(space, task.tgid, "its keeper was killed while it was made")
         except OSError as error:
-            self._not_protected(space, task.tgid, error.strerror or str(error))
+            self._can_not_protect(space, task.tgid, error.strerror or str(error))
         else:
-            self._keepers[space.keeper.pid] = space
+            space.hold(keeper, self._journal)
+            self._tracees.keep(space)
             if space in self._first:
-                self._report.attached += 1
-                self._say(0, f"process {task.tgid} ({_program(task.tgid)}) is covered from now on")
-                if not self._all_memory and not self._sensitive(space):
-                    self._say(
-                        0,
-                        f"process {task.tgid} has nothing locked at present; whether it has inherited copies of "
-                        "locked memory, as gpg-agent has, can't be told: --all-memory covers them",
-                    )
+                self._say_covered(space, task.tgid)
         self._first.discard(space)
         del self._failures[space]
-        return status
+        return stop
 
-    def _not_protected(self, space: AddressSpace, pid: int, reason: str) -> None:
-        space.unprotected = True
-        program = _program(pid)
-        self._report.unprotected[program, reason] += 1
-        self._say_once(f"process {pid} ({program}) can't be covered: {reason}", f"{program} {reason}")
+    def _say_covered(self, space: AddressSpace, tgid: int) -> None:
+        self._report.counts.attached += 1
+        self._say(0, f"process {tgid} ({_program(tgid)}) is covered from now on")
+        if not self._all_memory and not self.sensitive(space, tgid):
+            self._say(
+                0,
+                f"process {tgid} has nothing locked at present; whether it has inherited copies of "
+                "locked memory, as gpg-agent has, can't be told: --all-memory covers them",
+            )
+
+    def _can_not_protect(self, space: AddressSpace, tgid: int, reason: str) -> None:
+        space.leave_unprotected(self._journal)
+        self.not_protected(space, tgid, reason)
+
+    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+        program = _program(tgid)
+        self._report.counts.unprotected[program, reason] += 1
+        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")
 
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._said:
             self._said.add(key)
             self._say(0, text)
 
-    def _sensitive(self, space: AddressSpace, tid: int = 0) -> RangeSet:
-        """What is to be wiped if the memory is released now: what is locked, and what was inherited.
-
-        `tid`: a task that is asked while there is no keeper yet.
-        """
+    def sensitive(self, space: AddressSpace, tid: int) -> RangeSet:
+        """What is locked, and what was inherited."""
         if self._all_memory:
             return RangeSet([(0, TASK_SIZE)])
-        ranges = space.ranges.copy()
-        with contextlib.suppress(*_GONE):  # the keeper was killed
-            pid = space.keeper.pid if space.keeper else tid
-            if procfs.status_field(pid, "VmLck") != "0 kB":  # smaps takes longer, the more memory there is
-                for start, end in wipe.locked_ranges(space.keeper.files) if space.keeper else _locked_by(tid):
+        ranges = space.sensitive.ranges.copy()
+        with contextlib.suppress(OSError):  # the keeper was killed
+            held = space.held
+            if procfs.status_field(held.keeper.pid if held else tid, "VmLck") != "0 kB":
+                # Not before: smaps takes longer, the more memory there is.
+                for start, end in held.mappings.locked() if held else _locked_by(tid):
                     ranges.add(start, end)
         return ranges
 
     # -- births, exec and ends ----------------------------------------------------------------------------------
 
-    def _adopt(self, child: int, maker: Task, event: int) -> None:
-        """A task of ours has made another, which waits in its first stop or will be there soon."""
-        if child in self._tasks:
-            return
-        if child in self._newborn:
-            self._newborn.discard(child)
-        else:
-            await_stop(child)
-        tgid = int(procfs.status_field(child, "Tgid"))
-        if tgid == maker.tgid or share_memory(child, maker, event):
-            space = maker.space
-        else:
-            space = self._forked_from(maker)
-            self._report.attached += 1
-        self._welcome(Task(child, tgid, space), maker.space.keeper)
+    def forked(self, parent: AddressSpace, child: AddressSpace, tgid: int) -> None:
+        self._report.counts.attached += 1
+        if parent.is_unprotected:  # as the user was told
+            child.leave_unprotected(self._journal)
 
-    def _forked_from(self, maker: Task) -> AddressSpace:
-        parent = maker.space
-        space = AddressSpace(parent.family)
-        space.inherit(self._sensitive(parent, maker.tid), None, parent.stack_top)
-        space.unprotected = parent.unprotected
-        return space
+    def unknown(self, child: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            ptrace.detach(child)
+        self._say_once(f"process {child} can't be covered: the kernel tells nothing of it", "unknown")
 
-    def _adopt_lost(self) -> None:
-        """Newborns of whose maker no event has come by now: most likely it was killed before."""
-        for child in list(self._newborn):
-            self._newborn.discard(child)
-            with contextlib.suppress(*_GONE):
-                if is_helper(child):
-                    end_task(child)  # of a keeper that was being made when its program was killed
-                    continue
-                tgid = int(procfs.status_field(child, "Tgid"))
-                space = self._known_memory(child, tgid)
-                space = space or orphan(child, self._keepers.values(), self._ended, self._sensitive)
-                self._welcome(Task(child, tgid, space), None)
+    def welcome(self, task: Task, parent: AddressSpace | None) -> None:
+        if task.space.is_unheld:
+            held = parent.held if parent is not None else None
+            self._protect(task, TrapStop(task.tid), held.keeper if held else None)
 
-    def _known_memory(self, child: int, tgid: int) -> AddressSpace | None:
-        for task in self._tasks.values():
-            if task.tgid == tgid:
-                return task.space
-        for keeper, space in self._keepers.items():
-            with contextlib.suppress(OSError):
-                if kcmp.same_address_space(child, keeper):
-                    return space
-        return None
+    def executes(self, task: Task) -> None:
+        """The new program gets its keeper at a stop on the way to its first instruction: what is set in the registers
+        now, the end of execve overwrites."""
+        with contextlib.suppress(*GONE):
+            task.space.stack_top = procfs.stack_top(task.tid)
+        if os.geteuid() != 0 and (program := setuid_program(task.tid)) is not None:
+            self._say_once(
+                f"{program} is set-user-ID or set-group-ID and runs without that privilege: the kernel gives it "
+                "to no program that is traced by an ordinary user",
+                program,
+            )
+        ptrace.interrupt(task.tid)
 
-    def _welcome(self, task: Task, parent_keeper: Keeper | None) -> None:
-        self._tasks[task.tid] = task
-        task.space.tids.add(task.tid)
-        try:
-            if task.space.keeper is None and not task.space.unprotected:
-                self._protect(task, 0, parent_keeper)
-        finally:
-            ptrace.cont(task.tid)
-
-    def _on_exec(self, task: Task, former_tid: int) -> None:
-        """A process has begun a new program: all its threads but this one are gone, and so is its memory.
-
-        The new one gets its keeper at a stop on the way to its first instruction: what is set in the registers
-        now, the end of execve overwrites.
-        """
-        space = task.space
-        for other in [other for other in space.tids if self._tasks[other].tgid == task.tgid]:
-            self._forget(other)
-        self._forget(former_tid)
-        new = Task(task.tid, task.tgid, AddressSpace())
-        with contextlib.suppress(*_GONE):
-            new.space.stack_top = procfs.stack_top(task.tid)
-        self._tasks[new.tid] = new
-        new.space.tids.add(new.tid)
-        if not space.tids:
-            self._release(space, new.tgid, "exec")
-        self._look_for_setuid(new.tid)
-        ptrace.interrupt(new.tid)
-        ptrace.cont(new.tid)
-
-    def _look_for_setuid(self, tid: int) -> None:
-        """Say once that a program runs without the privilege that its file would give it."""
-        with contextlib.suppress(OSError):
-            mode = os.stat(f"/proc/{tid}/exe").st_mode
-            if mode & (stat.S_ISUID | stat.S_ISGID) and os.geteuid() != 0:
-                program = _program(tid)
-                self._say_once(
-                    f"{program} is set-user-ID or set-group-ID and runs without that privilege: the kernel gives it "
-                    "to no program that is traced by an ordinary user",
-                    program,
-                )
-
-    def _on_end(self, end: os.waitid_result) -> None:
-        """A task is dead and not yet reaped: its parent hears of it when we have wiped, not before."""
-        tid = end.si_pid
-        self._newborn.discard(tid)
-        keeper_of = self._keepers.get(tid)
-        if keeper_of is not None:
-            del self._keepers[tid]
-            keeper_of.lose_keeper(self._journal)
-            for member in keeper_of.tids:
-                self._not_protected(keeper_of, self._tasks[member].tgid, "its keeper was killed")
-                break
-            return
-        task = self._forget(tid)
-        if task is not None and not task.space.tids:
-            self._release(task.space, task.tgid, cause_of(end.si_status, end.si_code))
-        elif task is not None and task.space.keeper is not None:
-            self._release_if_halted(task.space)
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | WALL)
-
-    def _release_if_halted(self, space: AddressSpace) -> None:
-        """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
-
-        Process 1 of a PID namespace kills all others there when it ends, keepers too, and is not dead before they are
-        (zap_pid_ns_processes in kernel/pid_namespace.c).
-        """
-        assert space.keeper is not None
-        if space.keeper.pid in self._halted and not procfs.have_memory(space.tids):
-            dead = [self._forget(tid) for tid in list(space.tids)]
-            self._release(space, next((task.tgid for task in dead if task), 0), "SIGKILL")
-
-    def _forget(self, tid: int) -> Task | None:
-        task = self._tasks.pop(tid, None)
-        if task is not None:
-            task.space.tids.discard(tid)
-        return task
-
-    def _release(self, space: AddressSpace, pid: int, cause: str) -> None:
+    def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         del self._failures[space]
         if space in self._first:
             self._first.discard(space)
-            self._say(0, f"process {pid} was gone before it was covered")
-        pages = 0
-        if space.keeper is not None:
-            keeper = space.keeper.pid
-            self._ended.append((space.stack_top, space.family))
-            try:
-                try:
-                    space.ranges = self._sensitive(space)
-                finally:
-                    pages = space.release(self._journal, unmap_trapped=True)
-            except OSError as error:
-                self._not_protected(
-                    space, pid, f"pages released by {cause} could not be wiped: {error.strerror or error}"
-                )
-            del self._keepers[keeper]
-            self._halted.discard(keeper)
-            self._say(1, f"process {pid}: memory released by {cause}, {pages} pages wiped")
-        else:
-            space.release(self._journal, unmap_trapped=True)
+            self._say(0, f"process {tgid} was gone before it was covered")
+        if keeper is not None:
+            self._say(1, f"process {tgid}: memory released by {cause}, {pages} pages wiped")
         if pages:
-            self._report.wiped[cause] += pages
-            self._write_report()
-
-    def _write_report(self) -> None:
-        try:
-            self._report.write(final=False)
-        except OSError as error:
-            self._say_once(f"the report can't be written: {error}", "report")
+            self._report.counts.wiped[cause] += pages
+            try:
+                self._report.write(final=False)
+            except OSError as error:
+                self._say_once(f"the report can't be written: {error}", "report")
 
 
 def _program(pid: int) -> str:
@@ -476,12 +310,12 @@ def _program(pid: int) -> str:
     return path if path != "?" else name_of(pid)
 
 
-def _locked_by(pid: int) -> list[tuple[int, int]]:
+def _locked_by(pid: int) -> list[Range]:
     """What a task has locked, nothing if it does not let us see."""
     with contextlib.suppress(OSError):
         smaps = procfs.open_file(pid, "smaps")
         try:
-            return wipe.locked_mappings(smaps)
+            return locked_ranges(smaps)
         finally:
             os.close(smaps)
     return []
@@ -492,7 +326,7 @@ def _children(pid: int) -> list[int]:
     found = []
     for tid in procfs.tasks(pid):
         with contextlib.suppress(OSError):  # it has ended
-            found += attach.children(pid, tid)
+            found += procfs.children(pid, tid)
     return found
 
 
@@ -501,24 +335,3 @@ def _is_deep_asleep(tid: int) -> bool:
         return procfs.stat_fields(tid)[0] in "DZX"
     except (FileNotFoundError, ProcessLookupError):
         return True
-
-
-def _next_stop() -> os.waitid_result | None:
-    try:
-        return os.waitid(os.P_ALL, 0, _STOP)
-    except ChildProcessError:  # raised also when all of them are zombies
-        return None
-
-
-def _has_tracees() -> bool:
-    try:
-        os.waitid(os.P_ALL, 0, _ANYTHING)
-    except ChildProcessError:
-        return False
-    return True
-
-
-def _take_news(tid: int) -> None:
-    """Wait for a stop that has been looked at."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)

@@ -12,10 +12,10 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
+from mlockwipe.memory.filters import filter_one
 from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
-from mlockwipe.supervisor import guardian, program
-from mlockwipe.supervisor.control import Channel
-from mlockwipe.supervisor.filters import filter_one
+from mlockwipe.supervisor import guardian, launch
+from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
 
@@ -32,13 +32,13 @@ def run(options: Options) -> int:
     Refused when it can't be done here; nothing has been started then.
     """
     check_machine()
-    if options.audit is not None and _is_supervised():
+    if options.watch is not None and _is_supervised():
         raise Refused("this runs under mlockwipe already, which sees what an audit would have to: audit from outside")
     if _is_supervised():
         _say(options, "an outer mlockwipe run protects this command already")
         if options.report is not None:
             _say(options, f"the report {options.report} is not written, but the outer one's", always=True)
-        status, sentence = program.execute(options.command)
+        status, sentence = launch.execute(options.command)
         _say(options, sentence, always=True)
         return status
     options.report = check_report(options.report)
@@ -53,7 +53,7 @@ def run(options: Options) -> int:
     try:
         pid = os.fork()
     except OSError as error:
-        raise Refused(program.why_no_process(error)) from None
+        raise Refused(launch.why_no_process(error)) from None
     if pid == 0:
         ours.close()
         try:
@@ -117,7 +117,7 @@ class _Front:
             case "exited":
                 return self._after_end(int(rest))
             case "killed":
-                return _die_by(int(rest)) if self._options.audit is None else self._after_end(128 + int(rest))
+                return _die_by(int(rest)) if self._options.watch is None else self._after_end(128 + int(rest))
             case "say":
                 _say(self._options, rest)
             case "failed":
@@ -145,7 +145,7 @@ class _Front:
 
     def _after_end(self, status: int) -> int | None:
         """The program has ended; an audit waits for what it has started."""
-        if self._options.audit is None:
+        if self._options.watch is None:
             return status
         self._ended = status
         if not self._last:

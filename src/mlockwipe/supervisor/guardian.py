@@ -9,13 +9,12 @@ the supervisor for the processes that had never locked anything and so were not 
 import os
 
 from mlockwipe.linux import prctl
-from mlockwipe.supervisor import early_end, program
-from mlockwipe.supervisor.control import Channel
-from mlockwipe.supervisor.journal import Journal, SaveArea
+from mlockwipe.linux.wait import WALL, End
+from mlockwipe.memory.journal import Journal, SaveArea
+from mlockwipe.supervisor import launch, short_run
+from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
-
-_WALL = 0x40000000
 
 
 class _Left:
@@ -47,7 +46,7 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     try:
         supervisor = os.fork()
     except OSError as error:
-        front.send("failed", 125, program.why_no_process(error))
+        front.send("failed", 125, launch.why_no_process(error))
         return
     if supervisor == 0:
         ours.close()
@@ -72,7 +71,7 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     left = _Left()
     while (message := ours.receive()) is not None:
         left.take(message)
-    _, status = os.waitpid(supervisor, _WALL)
+    _, status = os.waitpid(supervisor, WALL)
     if status == 0 or left.listener == -1:
         return
     prctl.set_name(b"mlockwipe-super")
@@ -104,12 +103,12 @@ def _supervise(
     save_area: SaveArea,
 ) -> None:
     try:
-        pid, listener = program.start(options.command, filter_one, signal_mask)
-    except program.NotStarted as error:
+        pid, listener = launch.start(options.command, filter_one, signal_mask)
+    except launch.NotStarted as error:
         front.send("failed", error.status, str(error))
         return
-    if path := program.loses_privilege(options.command[0]):
-        front.send("say", program.SETUID_SENTENCE.format(path))
+    if path := launch.loses_privilege(options.command[0]):
+        front.send("say", launch.SETUID_SENTENCE.format(path))
     guardian.send("program", pid, fds=(listener,))
     front.send("started", pid, os.getpid())
     # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
@@ -117,9 +116,9 @@ def _supervise(
     with suppress(OSError):
         os.setpgid(0, 0)
     let_go_of_shell(front.fileno(), guardian.fileno(), listener)
-    end = early_end.wait(pid, listener, front, journal)
+    end = short_run.wait(pid, listener, front, journal)
     if end is not None:
-        early_end.report(end, options, front)
+        short_run.report(end, options, front)
         return
     # Imported now, while the program runs: nothing of it is needed before a first lock.
     from mlockwipe.supervisor.report import Report
@@ -143,13 +142,13 @@ def _take_over(
     from mlockwipe.supervisor.supervisor import Supervisor
 
     report = Report(options.command, options.report)
-    report.wiped["death of the supervisor"] += pages
+    report.counts.wiped["death of the supervisor"] += pages
     front.send("started", left.program, os.getpid())
     supervisor = Supervisor(
         options, left.listener, front, None, journal, save_area, report, program=left.program, front_pid=front_pid
     )
     if end is not None:
-        supervisor.program_has_ended(*end)
+        supervisor.program_has_ended(End(left.program, *end))
     supervisor.run()
 
 

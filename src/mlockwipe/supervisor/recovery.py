@@ -7,14 +7,15 @@ import time
 from functools import partial
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.arch.x86_64 import TASK_SIZE
+from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
-from mlockwipe.supervisor import wipe
-from mlockwipe.supervisor.attach import children
-from mlockwipe.supervisor.inject import Injection, await_stop
-from mlockwipe.supervisor.journal import Journal
-from mlockwipe.supervisor.keeper import NAME, Files, end_task, system_call_instruction
-from mlockwipe.supervisor.ranges import Range
+from mlockwipe.linux.wait import await_stop
+from mlockwipe.memory import in_flight, wipe
+from mlockwipe.memory.files import Files
+from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.journal import Journal
+from mlockwipe.memory.keeper import NAME, end_task, system_call_instruction
+from mlockwipe.memory.ranges import Range
 
 _PATIENCE = 10.0  # seconds for killed tasks to die
 _SIGKILL = 1 << 8  # in the masks of status
@@ -35,7 +36,7 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
         time.sleep(0.001)
     ranges = journal.entries()
     pages = 0
-    for keeper in [child for child in children(os.getpid()) if _is_keeper(child)]:
+    for keeper in [child for child in procfs.children(os.getpid()) if _is_keeper(child)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
         drain_page_batches()
         with contextlib.suppress(OSError):
@@ -47,7 +48,7 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
         else:
             # Whatever is wrong with one, the others are wiped, and none is left.
             with contextlib.suppress(Exception):
-                wipe.end_asynchronous_io(opened, partial(_call, keeper))
+                in_flight.end_in_flight(opened, partial(_call, keeper))
             with contextlib.suppress(Exception):
                 runs = wipe.sensitive_pages(opened, ranges.get(keeper, _EVERYTHING))
                 pages += wipe.clear_by_writing(opened, [run for _, run in runs])
@@ -93,7 +94,7 @@ def _descendants(pid: int) -> list[int]:
     found = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for tid in procfs.tasks(pid):
-            for child in children(pid, tid):
+            for child in procfs.children(pid, tid):
                 found += [child, *_descendants(child)]
     return found
 

@@ -2,10 +2,9 @@
 """What the supervisor did: counts for `--report`, and what it tells the user, each thing once."""
 
 import os
-import signal
-from collections import Counter
 
 from mlockwipe.suppress import suppress
+from mlockwipe.tracing.counts import Counts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,15 +14,13 @@ SCHEMA = 1
 
 
 class Report:
-    """Counts of one run."""
+    """Of one run."""
 
     def __init__(self, command: list[str], path: str | None) -> None:
         self.command = command
         self.path = path
         self.status: dict[str, int] | None = None
-        self.attached = 0
-        self.wiped: Counter[str] = Counter()
-        self.unprotected: Counter[tuple[str, str]] = Counter()
+        self.counts = Counts()
 
     def as_json(self, *, final: bool) -> "dict[str, Any]":
         return {
@@ -31,21 +28,21 @@ class Report:
             "command": self.command,
             "final": final,
             "status": self.status,
-            "processes_attached": self.attached,
-            "pages_wiped": dict(sorted(self.wiped.items())),
+            "processes_attached": self.counts.attached,
+            "pages_wiped": dict(sorted(self.counts.wiped.items())),
             "unprotected": [
                 {"program": program, "reason": reason, "times": times}
-                for (program, reason), times in sorted(self.unprotected.items())
+                for (program, reason), times in sorted(self.counts.unprotected.items())
             ],
         }
 
     def summary(self) -> str:
         """One sentence."""
-        causes = ", ".join(f"{cause} {pages}" for cause, pages in sorted(self.wiped.items()))
+        causes = ", ".join(f"{cause} {pages}" for cause, pages in sorted(self.counts.wiped.items()))
         return (
-            f"processes attached: {self.attached}; pages wiped: {sum(self.wiped.values())}"
+            f"processes attached: {self.counts.attached}; pages wiped: {sum(self.counts.wiped.values())}"
             + (f" ({causes})" if causes else "")
-            + f"; could not be protected: {sum(self.unprotected.values())}"
+            + f"; could not be protected: {sum(self.counts.unprotected.values())}"
         )
 
     def write(self, *, final: bool) -> None:
@@ -80,13 +77,3 @@ def _mode(path: str) -> int:
         return os.stat(path).st_mode & 0o777
     except FileNotFoundError:
         return 0o600
-
-
-def cause_of(status: int, code: int) -> str:
-    """What ended a process: `exit`, or the name of the signal, from the status and si_code of its end."""
-    if code == os.CLD_EXITED:
-        return "exit"
-    try:
-        return signal.Signals(status).name
-    except ValueError:
-        return f"SIGRTMIN+{status - signal.SIGRTMIN}"

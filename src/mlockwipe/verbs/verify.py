@@ -35,7 +35,8 @@ class Verify(Verb):
         )
 
     def call(self, arguments: argparse.Namespace) -> int:
-        from mlockwipe.contract import as_expected, print_table
+        from mlockwipe.contract.result import as_expected
+        from mlockwipe.contract.verdict_table import print_table
         from mlockwipe.report_file import ReportFile
         from mlockwipe.verify import as_document, matching, verify_here
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from mlockwipe_lab.bench.guest.work import CLEARING, PROGRAMS, WORKS, Carrier, Configuration, Sample, Samples
+from mlockwipe_lab.bench.guest.work import CLEARING, PROGRAMS, WORKS, Comparison, Configuration, Sample, Samples
 from mlockwipe_lab.vm.kernel import Kernel
 
 CAVEAT = (
@@ -23,7 +23,7 @@ LAST_OF_MEMORY = WORKS[-len(PROGRAMS) - 1].name  # what follows are programs
 class Run:
     """One configuration of one kernel. `series`: of Linux."""
 
-    carrier: Carrier
+    comparison: Comparison
     series: str
     configuration: Configuration
     kernel: Kernel
@@ -37,7 +37,7 @@ def cost_table(runs: Sequence[Run]) -> Table:
     clearing = on[CLEARING]
     first = runs[0]
     table = Table(
-        title=f"What init_mlocked_on_free as a {first.carrier.name.replace('-', ' ')} costs on Linux "
+        title=f"What init_mlocked_on_free as a {first.comparison.name.replace('-', ' ')} costs on Linux "
         f"{first.kernel.release}, in instructions",
         caption=CAVEAT.format(clearing=clearing.median, times=len(clearing.took)),
         caption_justify="left",
@@ -88,7 +88,7 @@ def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str,
 def _run(run: Run) -> dict[str, object]:
     pages = {work.name: work.pages for work in WORKS}
     return {
-        "carrier": run.carrier.name,
+        "carrier": run.comparison.name,
         "series": run.series,
         "kernel": run.kernel.release,
         "patched": run.configuration.kernel == "patched",

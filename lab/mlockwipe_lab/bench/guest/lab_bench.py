@@ -23,8 +23,8 @@ from mlockwipe_lab.bench.guest.measure import compile_init, measure
 from mlockwipe_lab.bench.guest.packed import packed
 from mlockwipe_lab.bench.guest.timing import TimedRun, as_timed_document, time_tables
 from mlockwipe_lab.bench.guest.work import (
-    CARRIERS,
     CLEARING,
+    COMPARISONS,
     COUNTING,
     LOOP,
     WORKS,
@@ -71,15 +71,15 @@ def lab_bench(
         markdown = ReportFile(markdown_file) if markdown_file else None
         programs = {one: packed(fetched_headers(debian_release(one))) for one in series}
         for name, one in product(carriers, series):
-            carrier = CARRIERS[name]
+            comparison = COMPARISONS[name]
             with building() as on_line:
-                kinds = dict.fromkeys(configuration.kernel for configuration in carrier.configurations)
+                kinds = dict.fromkeys(configuration.kernel for configuration in comparison.configurations)
                 kernels = {kind: kernel(f"{kind}-{one}", on_line) for kind in kinds}
             found = acceleration(next(iter(kernels.values()))) if rounds else "tcg"
             clock = timing(found, len(os.sched_getaffinity(0))) if rounds else COUNTING
             jobs = [
                 (kernels[configuration.kernel], init, programs[one], configuration, clock)
-                for configuration in carrier.configurations
+                for configuration in comparison.configurations
             ]
             try:
                 taken = _taken(f"{name}, Linux {one}", jobs, rounds or BOOTS)
@@ -87,7 +87,7 @@ def lab_bench(
                 print_failure(console, f"{name}, Linux {one}", str(failed), failed.console)
                 status = 1
                 continue
-            made = [(carrier, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
+            made = [(comparison, one, configuration, booted) for booted, _, _, configuration, _ in jobs]
             if rounds:
                 here = [TimedRun(*what, boots) for what, boots in zip(made, taken, strict=True)]
                 new = [*time_tables(here, found)]

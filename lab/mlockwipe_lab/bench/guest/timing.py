@@ -11,7 +11,7 @@ from statistics import median
 
 from rich.table import Table
 
-from mlockwipe_lab.bench.guest.work import WORKS, Carrier, Configuration, Sample, Samples
+from mlockwipe_lab.bench.guest.work import WORKS, Comparison, Configuration, Sample, Samples
 from mlockwipe_lab.bench.statistics import interval, interval_name, ratios
 from mlockwipe_lab.vm.kernel import Kernel
 
@@ -22,7 +22,7 @@ KINDS = {"wall": "Wall time", "system": "System time"}
 class TimedRun:
     """One configuration of one kernel, and what was measured in each round."""
 
-    carrier: Carrier
+    comparison: Comparison
     series: str
     configuration: Configuration
     kernel: Kernel
@@ -43,7 +43,7 @@ def time_tables(runs: Sequence[TimedRun], acceleration: str) -> Iterator[Table]:
     how = "" if acceleration == "kvm" else " An emulated CPU: its times tell nothing of a real one."
     for kind, title in KINDS.items():
         table = Table(
-            title=f"{title} with init_mlocked_on_free as a {bare.carrier.name.replace('-', ' ')} on Linux "
+            title=f"{title} with init_mlocked_on_free as a {bare.comparison.name.replace('-', ' ')} on Linux "
             f"{bare.kernel.release}, under {acceleration}",
             caption=f"Ratios to {bare.configuration.name}: the median of {len(bare.rounds)} rounds, and by bootstrap "
             f"its {interval_name(len(bare.rounds))}. '=': not distinguishable, the interval includes 1.{how}",
@@ -76,7 +76,7 @@ def as_timed_document(runs: Sequence[TimedRun], machine: Mapping[str, object]) -
 
 def _run(run: TimedRun) -> dict[str, object]:
     return {
-        "carrier": run.carrier.name,
+        "carrier": run.comparison.name,
         "series": run.series,
         "kernel": run.kernel.release,
         "configuration": run.configuration.name,

@@ -87,16 +87,16 @@ class Configuration:
 
 
 @dataclass(frozen=True)
-class Carrier:
-    """A way to have init_mlocked_on_free. `configurations`: a kernel without it, with it off and with it on, and
-    init_on_free and init_on_alloc instead of it, are the first five."""
+class Comparison:
+    """What shows the costs of the carrier of that name. `configurations`: a kernel without it, with it off and with
+    it on, and init_on_free and init_on_alloc instead of it, are the first five."""
 
     name: str
     configurations: tuple[Configuration, ...]
 
 
-_CARRIERS = (
-    Carrier(
+_COMPARISONS = (
+    Comparison(
         "boot-option",
         (
             Configuration("unpatched", "unpatched", None),
@@ -107,7 +107,7 @@ _CARRIERS = (
             Configuration("off, init_on_free", "patched", 0, init_on_free=1),
         ),
     ),
-    Carrier(
+    Comparison(
         "module",
         (
             Configuration("stock", "debian", None),
@@ -118,7 +118,7 @@ _CARRIERS = (
         ),
     ),
 )
-CARRIERS = {carrier.name: carrier for carrier in _CARRIERS}
+COMPARISONS = {comparison.name: comparison for comparison in _COMPARISONS}
 
 
 @dataclass(frozen=True)

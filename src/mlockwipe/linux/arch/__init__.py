@@ -1,2 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""What differs between processors: registers, system-call numbers, the system-call instruction."""
+"""What this machine's architecture decides: page size, registers, system call numbers, calling conventions.
+
+One file an architecture, all with the same names; nothing outside of this folder knows a number or a register.
+"""
+
+from mlockwipe.linux.arch.x86_64 import ABIS, PAGE_SIZE, TASK_SIZE, Abi, Registers
+from mlockwipe.linux.arch.x86_64 import X86_64 as NATIVE
+
+__all__ = ["ABIS", "NATIVE", "PAGE_SIZE", "TASK_SIZE", "Abi", "Registers"]

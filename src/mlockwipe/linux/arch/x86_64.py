@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""x86-64: registers, and the system calls of its three ABIs.
+"""x86-64: registers, system call numbers and calling conventions of its three ABIs.
 
 A process may use any of the ABIs in any call, whatever it was started as: a 64-bit program can execute `int $0x80`
 and is then in the i386 ABI for that one call. So the ABI is looked up per call, by the AUDIT_ARCH_* value that
@@ -13,11 +13,54 @@ import ctypes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 PAGE_SIZE = 4096
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
+
 X32_SYSCALL_BIT = 0x40000000
+_CS_32 = 0x23  # the code segment of 32-bit programs
+_NO_CALL = (1 << 64) - 1
+
+
+class Abi:
+    """How one ABI makes a system call.
+
+    `audit_arch`: its AUDIT_ARCH_* value. `word`: the size of a pointer in bytes. `instruction`: the machine code of a
+    system call. `numbers`: of the calls that are used anywhere here. `end_by_eintr`: the numbers of those that return
+    EINTR after any stop, even without a handler (signal(7)). `filtered_as`: what libseccomp calls the ABI and those
+    that share its calls. `mmap`: what libseccomp calls its mmap with the flags in a register; `mmap_in_memory`: and
+    the one whose arguments lie in memory, where a filter can't look.
+    """
+
+    def __init__(
+        self,
+        *,
+        audit_arch: int,
+        word: int,
+        instruction: bytes,
+        arguments: tuple[str, ...],
+        numbers: "Mapping[str, int]",
+        end_by_eintr: frozenset[int],
+        filtered_as: tuple[int, ...],
+        mmap: str,
+        mmap_in_memory: str | None,
+    ) -> None:
+        self.audit_arch = audit_arch
+        self.word = word
+        self.instruction = instruction
+        self.arguments = arguments
+        self.numbers = numbers
+        self.end_by_eintr = end_by_eintr
+        self.filtered_as = filtered_as
+        self.mmap = mmap
+        self.mmap_in_memory = mmap_in_memory
+        self.address_mask = (1 << 8 * word) - 1
+        self._names = {number: name for name, number in numbers.items()}
+
+    def name(self, number: int) -> str:
+        """The name of a call by its number. KeyError for one that is not used here."""
+        return self._names[number & ~X32_SYSCALL_BIT]
 
 
 class Registers(ctypes.Structure):
@@ -25,50 +68,26 @@ class Registers(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_uint64)
-        for name in [
-            "r15",
-            "r14",
-            "r13",
-            "r12",
-            "rbp",
-            "rbx",
-            "r11",
-            "r10",
-            "r9",
-            "r8",
-            "rax",
-            "rcx",
-            "rdx",
-            "rsi",
-            "rdi",
-            "orig_rax",
-            "rip",
-            "cs",
-            "eflags",
-            "rsp",
-            "ss",
-            "fs_base",
-            "gs_base",
-            "ds",
-            "es",
-            "fs",
-            "gs",
-        ]
+        for name in (
+            *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx", "rdx", "rsi", "rdi"),
+            *("orig_rax", "rip", "cs", "eflags", "rsp", "ss", "fs_base", "gs_base", "ds", "es", "fs", "gs"),
+        )
     ]
 
-    r10: int
     rax: int
-    rcx: int
-    rdx: int
-    rsi: int
-    rdi: int
-    r8: int
-    r9: int
-    rbx: int
-    rbp: int
     orig_rax: int
     rip: int
-    rsp: int
+    cs: int
+
+    @property
+    def abi(self) -> Abi:
+        """The ABI of the code that the task runs."""
+        return I386 if self.cs == _CS_32 else X86_64
+
+    @property
+    def number(self) -> int:
+        """Of the system call that the task is in, or has just returned from."""
+        return self.orig_rax
 
     @property
     def result(self) -> int:
@@ -76,33 +95,31 @@ class Registers(ctypes.Structure):
         value = self.rax
         return value - (1 << 64) if value >> 63 else value
 
-    @property
-    def is_compat(self) -> bool:
-        """Whether the task runs 32-bit code (its code segment is the 32-bit one)."""
-        return bool(self.cs == 0x23)
+    def set_result(self, value: int) -> None:
+        self.rax = value & _NO_CALL
 
+    def argument(self, index: int) -> int:
+        return int(getattr(self, self.abi.arguments[index]))
 
-class Abi:
-    """How one ABI makes a system call."""
+    def set_argument(self, index: int, value: int) -> None:
+        setattr(self, self.abi.arguments[index], value)
 
-    def __init__(
-        self,
-        *,
-        audit_arch: int,
-        instruction: bytes,
-        arguments: tuple[str, ...],
-        numbers: "Mapping[str, int]",
-        address_mask: int,
-    ) -> None:
-        self.audit_arch = audit_arch
-        self.instruction = instruction
-        self.arguments = arguments
-        self.numbers = numbers
-        self.address_mask = address_mask
+    def executed_at(self) -> int:
+        """The address of the system-call instruction that the task has executed last."""
+        return self.rip - len(self.abi.instruction)
+
+    def aim(self, abi: Abi, instruction: int, name: str, arguments: "Sequence[int]") -> None:
+        """Have the task execute a call next. `instruction`: the address of a system-call instruction."""
+        self.rip = instruction
+        self.rax = abi.numbers[name]
+        self.orig_rax = _NO_CALL  # or the kernel may restart the call that the task was stopped in
+        for register, value in zip(abi.arguments, arguments, strict=False):
+            setattr(self, register, value & abi.address_mask)
 
 
 X86_64 = Abi(
     audit_arch=0xC000003E,
+    word=8,
     instruction=b"\x0f\x05",  # syscall
     arguments=("rdi", "rsi", "rdx", "r10", "r8", "r9"),
     numbers={
@@ -114,8 +131,12 @@ X86_64 = Abi(
         "mremap": 25,
         "madvise": 28,
         "shmat": 30,
+        "shmctl": 31,
         "pause": 34,
         "clone": 56,
+        "fork": 57,
+        "vfork": 58,
+        "exit": 60,
         "wait4": 61,
         "chdir": 80,
         "setsid": 112,
@@ -124,22 +145,39 @@ X86_64 = Abi(
         "mlockall": 151,
         "munlockall": 152,
         "prctl": 157,
+        "io_setup": 206,
         "io_destroy": 207,
+        "io_submit": 209,
+        "tgkill": 234,
         "openat": 257,
+        "kcmp": 312,
         "seccomp": 317,
         "mlock2": 325,
+        "pidfd_send_signal": 424,
+        "io_uring_setup": 425,
+        "io_uring_enter": 426,
         "clone3": 435,
         "close_range": 436,
         "process_madvise": 440,
+        "memfd_secret": 447,
+        "process_mrelease": 448,
+        "mseal": 462,
     },
-    address_mask=(1 << 64) - 1,
+    # semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter,
+    # epoll_pwait2
+    end_by_eintr=frozenset((65, 128, 208, 220, 232, 281, 333, 426, 441)),
+    filtered_as=(0xC000003E, 0x4000003E),  # and x32
+    mmap="mmap",
+    mmap_in_memory=None,
 )
 
 I386 = Abi(
     audit_arch=0x40000003,
+    word=4,
     instruction=b"\xcd\x80",  # int $0x80
     arguments=("rbx", "rcx", "rdx", "rsi", "rdi", "rbp"),
     numbers={
+        "fork": 2,
         "read": 3,
         "chdir": 12,
         "pause": 29,
@@ -157,6 +195,7 @@ I386 = Abi(
         "munlockall": 153,
         "mremap": 163,
         "prctl": 172,
+        "vfork": 190,
         "mmap": 192,  # mmap2: the offset counts pages
         "madvise": 219,
         "io_destroy": 246,
@@ -168,17 +207,10 @@ I386 = Abi(
         "close_range": 436,
         "process_madvise": 440,
     },
-    address_mask=(1 << 32) - 1,
+    end_by_eintr=frozenset((256, 319)),  # epoll_wait, epoll_pwait
+    filtered_as=(0x40000003,),
+    mmap="mmap2",
+    mmap_in_memory="mmap",
 )
 
 ABIS: "Mapping[int, Abi]" = {abi.audit_arch: abi for abi in (X86_64, I386)}
-
-_NAMES = {abi.audit_arch: {number: name for name, number in abi.numbers.items()} for abi in ABIS.values()}
-
-
-def call_name(audit_arch: int, number: int) -> str:
-    """The name of a system call that this file knows.
-
-    Raises KeyError for any other.
-    """
-    return _NAMES[audit_arch][number & ~X32_SYSCALL_BIT]

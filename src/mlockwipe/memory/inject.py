@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""System calls executed by another task, for us.
+
+A task in a ptrace stop is pointed at a system-call instruction of its own memory and single-stepped over it: one
+stop a call. Its registers and signal mask come back exactly as they were, and with them what the kernel does next:
+a call that was interrupted by the stop is restarted by the kernel itself.
+"""
+
+import os
+from types import TracebackType
+
+from mlockwipe.linux import procfs, ptrace, signals
+from mlockwipe.linux.arch import Abi, Registers
+from mlockwipe.linux.mman import CLONE_VM
+from mlockwipe.linux.wait import (
+    EVENT_CLONE,
+    EVENT_EXIT,
+    EventStop,
+    GroupStop,
+    SignalStop,
+    Stop,
+    TaskGone,
+    TrapStop,
+    await_stop,
+)
+
+_ALL_SIGNALS = (1 << 64) - 1
+_SIGTRAP = 5
+
+
+class Injection:
+    """`with Injection(tid, abi, instruction) as task: task.call("munmap", address, length)`
+
+    The task is in a stop on its way to user space (not at the entry of a call). `instruction` is the address of a
+    system-call instruction. While it lasts, the task takes no signals; one that can't be blocked is put off.
+    """
+
+    def __init__(self, tid: int, abi: Abi, instruction: int) -> None:
+        self.tid = tid
+        self.abi = abi
+        self.instruction = instruction
+        self._deferred: list[int] = []
+        self._group_stopped = False
+        self._cloned = 0
+        self._restore = True
+
+    def __enter__(self) -> "Injection":
+        try:
+            self._registers = ptrace.get_registers(self.tid)
+            self._mask = ptrace.get_signal_mask(self.tid)
+            ptrace.set_signal_mask(self.tid, _ALL_SIGNALS)
+        except ProcessLookupError:
+            raise TaskGone(self.tid) from None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        if not self._restore or kind is TaskGone:
+            return
+        try:
+            ptrace.set_registers(self.tid, self._registers)
+            ptrace.set_signal_mask(self.tid, self._mask)
+            for number in self._deferred:
+                signals.send_to_thread(_tgid(self.tid), self.tid, number)
+            if self._group_stopped:
+                ptrace.interrupt(self.tid)  # have the stop of its group reported again once it goes on
+        except ProcessLookupError:
+            if kind is None:
+                raise TaskGone(self.tid) from None
+
+    @property
+    def registers(self) -> Registers:
+        """The registers at the stop before the first injected call."""
+        return self._registers
+
+    def call(self, name: str, *arguments: int) -> int:
+        """Execute one call and return its result, negative errno for an error."""
+        try:
+            self._load(name, arguments)
+            ptrace.single_step(self.tid)
+            while not _has_stepped(stop := await_stop(self.tid)):
+                self._on_other_stop(stop)
+                ptrace.single_step(self.tid)
+            return ptrace.get_registers(self.tid).result
+        except ProcessLookupError:
+            raise TaskGone(self.tid) from None
+
+    def clone(self, flags: int = 0) -> tuple[int, int]:
+        """A new task that shares this one's memory and, but for `flags`, nothing else; traced, in its first stop.
+
+        Its pid here, and its pid as this task's PID namespace counts. It sends no signal at its end. OSError when
+        the kernel refuses one.
+        """
+        self._cloned = 0
+        result = self.call("clone", CLONE_VM | flags, 0, 0, 0, 0)
+        if result < 0:
+            raise OSError(-result, f"clone(CLONE_VM) in process {self.tid}: {os.strerror(-result)}")
+        await_stop(self._cloned)
+        return self._cloned, result
+
+    def point_at(self, name: str, *arguments: int) -> None:
+        """Make this call what the task does for good when it is let go, instead of what it was doing."""
+        self._restore = False
+        try:
+            self._load(name, arguments)
+        except ProcessLookupError:
+            raise TaskGone(self.tid) from None
+
+    def _load(self, name: str, arguments: tuple[int, ...]) -> None:
+        registers = Registers.from_buffer_copy(self._registers)
+        registers.aim(self.abi, self.instruction, name, arguments)
+        ptrace.set_registers(self.tid, registers)
+
+    def _on_other_stop(self, stop: Stop) -> None:
+        match stop:
+            case EventStop(event=event) if event == EVENT_CLONE:
+                self._cloned = ptrace.get_event_message(self.tid)
+            case EventStop(event=event) if event == EVENT_EXIT:
+                raise TaskGone(self.tid)
+            case GroupStop() | TrapStop():
+                self._group_stopped = True
+            case SignalStop(signal=number):
+                self._deferred.append(number)
+
+
+def _has_stepped(stop: Stop) -> bool:
+    return type(stop) is SignalStop and stop.signal == _SIGTRAP
+
+
+def _tgid(tid: int) -> int:
+    return int(procfs.status_field(tid, "Tgid"))

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""What a system call does to the sensitive ranges of an address space: a pure function, in two halves.
+
+    entry = at_entry(sensitive, call, released)            # before the kernel executes the call
+    sensitive.apply(entry)
+    sensitive.apply(at_return(sensitive, entry, result, mappings))   # when its result is known
+
+What a successful call leaves unlocked or unmapped goes at the entry and not at the return: by then another thread may
+have mapped and locked the same place. A call that fails has it put back.
+
+Source: mlock(2), mremap(2), mm/mlock.c and mm/mremap.c, Linux 6.18.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from mlockwipe.linux.arch import TASK_SIZE
+from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP
+from mlockwipe.memory.calls import Call, page_up, span
+from mlockwipe.memory.ranges import Range, RangeSet
+
+
+class Sensitive:
+    """What of an address space is to be wiped when it is released.
+
+    `future`: mlockall(MCL_FUTURE) is in force. Then `ranges` is all but the holes that what is mapped and unlocked
+    leaves. `inherited`: `ranges` has inherited copies, which the kernel does not hold to be locked.
+    """
+
+    __slots__ = ("future", "inherited", "ranges")
+
+    def __init__(self, ranges: RangeSet | None = None, *, future: bool = False, inherited: bool = False) -> None:
+        self.ranges = ranges or RangeSet()
+        self.future = future
+        self.inherited = inherited
+
+    def apply(self, change: "Change") -> None:
+        for start, end in change.removed:
+            self.ranges.remove(start, end)
+        for start, end in change.added:
+            self.ranges.add(start, end)
+        if change.future is not None:
+            self.future = change.future
+
+    def inherit(self, ranges: Iterable[Range]) -> None:
+        """After a fork: what is sensitive in the parent is so in the child. MCL_FUTURE is not passed on."""
+        self.inherited = True
+        self.ranges = RangeSet(ranges)
+
+
+class Change:
+    """What becomes of the sensitive ranges: `removed`, and then `added`.
+
+    `moved`: what of that mremap(2) has moved, as (start, end, new start, new end): it may have grown. `future`: None
+    when it stays as it is.
+    """
+
+    __slots__ = ("added", "future", "moved", "removed")
+
+    def __init__(
+        self,
+        removed: Sequence[Range] = (),
+        added: Sequence[Range] = (),
+        *,
+        moved: Sequence[tuple[int, int, int, int]] = (),
+        future: bool | None = None,
+    ) -> None:
+        self.removed = removed
+        self.added = added
+        self.moved = moved
+        self.future = future
+
+    def __bool__(self) -> bool:
+        return bool(self.removed or self.added or self.future is not None)
+
+
+_NOTHING = Change()
+
+
+class Mappings(Protocol):
+    """What the kernel knows of an address space and a call's arguments do not say."""
+
+    def mapped(self, start: int, end: int) -> Iterable[Range]:
+        """The parts of [start, end) where anything is mapped."""
+
+    def locked(self, start: int, end: int) -> Iterable[Range]:
+        """The parts of [start, end) that the kernel holds to be locked."""
+
+    def private(self) -> Sequence[Range]:
+        """All private mappings, each with the room that it may grow into."""
+
+    def room_below(self, start: int) -> int:
+        """Where a range that begins at `start` may begin one day, if its mapping grows downwards."""
+
+
+def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Change:
+    """The change that holds from the entry of a call on. `released`: what it gives back, if it succeeds.
+
+    Of `released`, only that part which is sensitive counts.
+    """
+    ranges, arguments = sensitive.ranges, call.arguments
+    removed: list[Range] = []
+    match call.name:
+        case "munlock":
+            removed = ranges.within(*span(arguments[0], arguments[1]))
+        case "munlockall":
+            removed = list(ranges)
+        case "mremap":
+            removed = ranges.within(*span(arguments[0], arguments[1]))
+            removed += [part for start, end in released for part in ranges.within(start, end)]
+        case "munmap" | "mmap" | "brk" | "shmat" if not sensitive.future:
+            removed = [part for start, end in released for part in ranges.within(start, end)]
+        case "munmap" | "brk":
+            # Where something unlocked goes, whatever is mapped next will be locked.
+            return Change(added=[gap for start, end in released for gap in ranges.gaps(start, end)])
+    return Change(removed)
+
+
+def at_return(sensitive: Sensitive, call: Call, entry: Change, result: int, mappings: Mappings) -> Change:
+    """The change that the result of a call makes. `entry`: the one that was made at its entry."""
+    if not call.succeeds(result):
+        return _after_failure(call, entry, mappings)
+    arguments = call.arguments
+    match call.name:
+        case "mlock" | "mlock2":
+            start, end = span(arguments[0], arguments[1])
+            return Change(added=[(mappings.room_below(start), end)])
+        case "mlockall":
+            return _after_mlockall(sensitive, arguments[0], mappings)
+        case "munlockall":
+            return Change(future=False)
+        case "mmap" if call.locks or sensitive.future:
+            return Change(added=[span(result, arguments[1])])
+        case "mremap":
+            return _after_mremap(sensitive, call, entry, result)
+    return _NOTHING
+
+
+def _after_failure(call: Call, entry: Change, mappings: Mappings) -> Change:
+    """All is as it was before, but for what a call does before it fails."""
+    back = RangeSet(entry.removed)
+    removed = list(entry.added)
+    match call.name:
+        case "munlock":  # it fails at a hole, and has unlocked what lies before
+            start, end = span(*call.arguments[:2])
+            # A hole stays what it was: under MCL_FUTURE what is mapped there will be locked.
+            for low, high in mappings.mapped(start, end):
+                back.remove(low, high)
+                removed.append((low, high))
+            _add(back, mappings.locked(start, end))
+        case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
+            _add(back, mappings.locked(*span(*call.arguments[:2])))
+    return Change(removed, list(back))
+
+
+def _after_mlockall(sensitive: Sensitive, flags: int, mappings: Mappings) -> Change:
+    present = mappings.private()
+    if flags & MCL_FUTURE:
+        # all that will be mapped, so everything but the holes that what is there unlocked leaves
+        locked = RangeSet([(0, TASK_SIZE)])
+        for start, end in () if flags & MCL_CURRENT else present:
+            for gap in sensitive.ranges.gaps(start, end):
+                locked.remove(*gap)
+        return Change(added=list(locked), future=True)
+    if flags & MCL_CURRENT:
+        kept = list(sensitive.ranges) if sensitive.inherited else []
+        return Change([(0, TASK_SIZE)], [*present, *kept], future=False)
+    return Change(future=False)
+
+
+def _after_mremap(sensitive: Sensitive, call: Call, entry: Change, new: int) -> Change:
+    old, old_length, new_length, flags = call.arguments[:4]
+    old_length, new_length = page_up(old_length), page_up(new_length)
+    old_end, kept = old + old_length, min(old_length, new_length)
+    added, moved = [], []
+    if sensitive.future and not flags & MREMAP_DONTUNMAP:  # what is mapped next at the old place will be locked
+        left = RangeSet([(old, old_end)])
+        left.remove(new, new + new_length)
+        added += list(left)
+    for start, end in RangeSet(entry.removed).within(old, old + kept):
+        grows = end == old_end and not flags & MREMAP_DONTUNMAP  # a locked mapping grows locked
+        place = start - old + new, new + new_length if grows else end - old + new
+        moved.append((start, end, *place))
+        added.append(place)
+    return Change([(new, new + new_length)], added, moved=moved)
+
+
+def _add(ranges: RangeSet, more: Iterable[Range]) -> None:
+    for start, end in more:
+        ranges.add(start, end)
+
+
+def given_up(call: Call, released: Sequence[Range]) -> list[Range]:
+    """What a call unlocks or releases if it succeeds, sensitive or not."""
+    match call.name:
+        case "munlock":
+            return [span(call.arguments[0], call.arguments[1])]
+        case "munlockall":
+            return [(0, TASK_SIZE)]
+    return list(released)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""Programs under filter one and, from their first lock on, filter two: what `run` supervises."""
+
+import os
+import signal
+from typing import Protocol
+
+from mlockwipe.linux import procfs, ptrace
+from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
+from mlockwipe.memory.address_space import AddressSpace
+from mlockwipe.memory.journal import Journal, SaveArea
+from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.ranges import RangeSet
+from mlockwipe.supervisor.launch import SETUID_SENTENCE
+from mlockwipe.tracing.counts import Counts
+from mlockwipe.tracing.notified import NotifiedCalls
+from mlockwipe.tracing.observer import Observer
+from mlockwipe.tracing.protection import Protection
+from mlockwipe.tracing.restart import restart_notified_call
+from mlockwipe.tracing.task import FilterTwo, Task, TaskState
+from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.trapped import TrappedCalls
+
+
+class Owner(Protocol):
+    """Who runs the supervisor, as far as the programs concern it."""
+
+    def say(self, key: str, text: str) -> None:
+        """Tell the user something, once for each key."""
+
+    def stopped(self, tid: int, by: int | None) -> None:
+        """A task was stopped by a job-control signal, or continued (None)."""
+
+    def entrust(self, keeper: Keeper) -> None:
+        """There is a new keeper."""
+
+    def keeper_gone(self, pid: int) -> None:
+        """A keeper has done its work."""
+
+
+class Filtered:
+    """The policy of tracing for them. `strict`: a lock that can't be protected is refused. `unmap`: releases by a
+    living process are wiped, too."""
+
+    birth_filter = FilterTwo.YES
+
+    def __init__(
+        self,
+        listener: int,
+        owner: Owner,
+        observer: Observer,
+        counts: Counts,
+        journal: Journal,
+        save_area: SaveArea,
+        *,
+        strict: bool,
+        unmap: bool,
+    ) -> None:
+        self._owner = owner
+        self._counts = counts
+        self._strict = strict
+        self._unmap = unmap
+        self.tracees = Tracees(self, observer, journal)
+        self._trapped = TrappedCalls(self.tracees, counts, save_area)
+        self._protection = Protection(self.tracees, owner.entrust, unmap=unmap)
+        self.notified = NotifiedCalls(
+            listener, self.tracees, self._trapped, self._protection, counts, owner.say, strict=strict
+        )
+
+    # -- stops --------------------------------------------------------------------------------------------------
+
+    def on_stop(self, task: Task, stop: Stop) -> None:
+        match stop:
+            case SeccompStop():
+                self._trapped.entered(task)
+            case SyscallStop():
+                self._trapped.returned(task)
+                ptrace.cont(task.tid)
+            case _:
+                self._resume(task, stop)
+
+    def _resume(self, task: Task, stop: Stop) -> None:
+        """Let a task go on from a stop on its way to user space, as the stop demands."""
+        if task.state is TaskState.NOTIFIED:
+            self._trapped.returned(task)
+        self._protection.add_filter(task)
+        if isinstance(stop, GroupStop):
+            task.become(TaskState.GROUP_STOPPED)
+            ptrace.listen(task.tid)
+            self._owner.stopped(task.tid, stop.signal)
+            return
+        if task.state is TaskState.GROUP_STOPPED:
+            task.become(TaskState.RUNNING)
+            self._owner.stopped(task.tid, None)
+        if isinstance(stop, SignalStop):
+            restart_notified_call(task.tid)
+            ptrace.cont(task.tid, stop.signal)
+        else:
+            ptrace.cont(task.tid)
+
+    def on_untraced_stop(self, stop: UntracedStop) -> None:
+        self._owner.stopped(stop.tid, stop.signal)
+
+    # -- births, exec and ends ----------------------------------------------------------------------------------
+
+    def sensitive(self, space: AddressSpace, tid: int) -> RangeSet:
+        space.ask_for_unwatched()
+        sensitive = space.sensitive
+        if self._unmap or sensitive.inherited:
+            return sensitive.ranges
+        # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
+        locked = space.state.mappings.locked()
+        return RangeSet(part for start, end in locked for part in sensitive.ranges.within(start, end))
+
+    def forked(self, parent: AddressSpace, child: AddressSpace, tgid: int) -> None:
+        self.tracees.observer.forked(parent, child, tgid)
+
+    def unknown(self, child: int) -> None:
+        os.kill(child, signal.SIGKILL)  # its filters stop it for us, and without us it can't go on
+
+    def welcome(self, task: Task, parent: AddressSpace | None) -> None:
+        space = task.space
+        if not space.is_unheld or not space.sensitive.ranges:
+            return
+        held = parent.held if parent is not None else None
+        self._protection.protect(task, held.keeper if held else None)
+        self._protection.entrust(task)
+        if space.held is not None:
+            space.forget_unmapped()
+            space.record(self.tracees.journal)
+
+    def executes(self, task: Task) -> None:
+        program = setuid_program(task.tid)
+        if program is not None and procfs.status_field(task.tid, "NoNewPrivs") == "1":
+            self._owner.say("setuid", SETUID_SENTENCE.format(program))
+
+    def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
+        if pages:
+            self._counts.wiped[cause] += pages
+        if keeper is not None:
+            self._owner.keeper_gone(keeper)
+
+    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+        program = procfs.executable(tgid)
+        self._counts.unprotected[program, reason] += 1
+        self.tracees.observer.not_protected(program)
+        verb = "its lock is refused" if self._strict else "it goes on"
+        self._owner.say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")

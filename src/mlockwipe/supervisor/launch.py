@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: MIT
+"""Starting the program: a child that installs filter one and then becomes the command."""
+
+import errno
+import os
+
+from mlockwipe.linux import prctl, ptrace, seccomp_filter, signals
+from mlockwipe.linux.wait import WALL
+from mlockwipe.requirements import CAP_SYS_ADMIN, NO_PTRACE, has_capability, why_no_filter
+from mlockwipe.supervisor.channel import Channel
+
+SETUID_SENTENCE = (
+    "{} is set-user-ID or set-group-ID and runs without that privilege here: seccomp demands no_new_privs of "
+    "everybody but root"
+)
+
+
+class NotStarted(Exception):
+    """The command can't be run: the status for the shell, and a sentence."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple[int, int]:
+    """Run a command under filter one: its pid and the listener. NotStarted when that can't be done.
+
+    The child inherits all that this process has from the shell: descriptors, process group, working directory.
+    """
+    ours, childs = Channel.pair()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        raise NotStarted(125, why_no_process(error)) from None
+    if pid == 0:
+        ours.close()
+        _become(command, filter_one, signal_mask, childs)
+    childs.close()
+    try:
+        return pid, _escort(pid, ours)
+    except NotStarted:
+        os.kill(pid, signals.SIGKILL)
+        os.waitpid(pid, WALL)
+        raise
+    finally:
+        ours.close()
+
+
+def _escort(pid: int, channel: Channel) -> int:
+    _probe_ptrace(pid)
+    channel.send("go")
+    listener = -1
+    while (message := channel.receive()) is not None:
+        word, rest, fds = message
+        if word == "failed":
+            status, _, sentence = rest.partition(" ")
+            raise NotStarted(int(status), sentence)
+        (listener,) = fds
+        channel.send("go")
+    if listener == -1:
+        raise NotStarted(125, "the child that was to become the command died before it could")
+    return listener
+
+
+def _probe_ptrace(pid: int) -> None:
+    """Find out now, with nothing at stake, whether ptrace works here."""
+    try:
+        ptrace.seize(pid, 0)
+        ptrace.interrupt(pid)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | WALL)
+        ptrace.detach(pid)
+    except PermissionError:
+        raise NotStarted(125, NO_PTRACE) from None
+
+
+def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
+    """In the child. Does not return."""
+    try:
+        channel.receive()
+        try:
+            if not has_capability(CAP_SYS_ADMIN):
+                prctl.set_no_new_privileges()
+            listener = seccomp_filter.install_with_listener(filter_one)
+        except OSError as error:
+            channel.send("failed", 125, why_no_filter(error))
+            os._exit(125)
+        channel.send("listener", fds=(listener,))
+        os.close(listener)
+        channel.receive()
+        signals.change_mask(signals.SIG_SETMASK, signal_mask)
+        status, sentence = execute(command)
+        channel.send("failed", status, sentence)
+    finally:
+        os._exit(125)
+
+
+def execute(command: list[str]) -> tuple[int, str]:
+    """Become a command, with the dispositions that it would have had; if that fails, the status and a sentence."""
+    for number in (signals.SIGPIPE, signals.SIGXFSZ):  # the interpreter ignores them, and exec keeps that
+        signals.restore_default(number)
+    name = command[0]
+    if not name:  # which Python does not even try
+        return 127, "'': command not found"
+    try:
+        os.execvp(name, command)
+    except OSError as error:
+        if error.errno == errno.ENOEXEC:  # as execvp(3): a script without its #! line
+            os.execv("/bin/sh", ["sh", _on_path(name), *command[1:]])
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            there = os.path.exists(_on_path(name))
+            return 127, f"{name}: " + (
+                "the interpreter that it names was not found" if there else "command not found"
+            )
+        return 126, f"{name}: {error.strerror}"
+    raise AssertionError("exec returned")
+
+
+def loses_privilege(command: str) -> str | None:
+    """The path of a command that is set-user-ID and would lose that here; None for all others."""
+    path = _on_path(command)
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    return path if mode & 0o6000 and not has_capability(CAP_SYS_ADMIN) else None
+
+
+def _on_path(name: str) -> str:
+    if "/" not in name:
+        for directory in os.get_exec_path():
+            path = f"{directory or '.'}/{name}"
+            if os.access(path, os.X_OK):
+                return path
+    return name
+
+
+def why_no_process(error: OSError) -> str:
+    return f"no more processes can be made here ({error.strerror}): raise `ulimit -u`, or pids.max of the cgroup"

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Tasks that a traced program has just made: whether they share its memory, and whether they are its own at all."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterable
+
+from mlockwipe.linux import kcmp, procfs, ptrace
+from mlockwipe.linux.mman import CLONE_VM
+from mlockwipe.linux.wait import EVENT_VFORK
+from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.ranges import RangeSet
+from mlockwipe.tracing.task import Task
+
+_ALL_BLOCKED = (1 << 64) - 1 & ~(1 << signal.SIGKILL - 1) & ~(1 << signal.SIGSTOP - 1)
+
+
+def share_memory(child: int, maker: Task, event: int) -> bool:
+    """Whether a new task uses its maker's memory. `event`: the one that the maker is stopped at.
+
+    The kernel tells an ordinary user nothing of an undumpable process, gpg-agent say, and then the call that made the
+    task is asked. Taken for a fork, the exec of a vfork child would have its parent's memory wiped.
+    """
+    held = maker.space.held
+    with contextlib.suppress(OSError):
+        return kcmp.same_address_space(child, held.keeper.pid if held else maker.tid)
+    try:
+        registers = ptrace.get_registers(maker.tid)
+    except ProcessLookupError:  # killed in the stop
+        return event == EVENT_VFORK
+    numbers = registers.abi.numbers
+    if registers.number in (numbers["fork"], numbers["vfork"]):
+        return registers.number == numbers["vfork"]
+    argument = registers.argument(0)
+    if registers.number == numbers["clone"]:
+        return bool(argument & CLONE_VM)
+    with contextlib.suppress(OSError):  # struct clone_args begins with 64 bits of flags
+        return bool(int.from_bytes(os.pread(maker.space.state.memory_fd, 8, argument), "little") & CLONE_VM)
+    return event == EVENT_VFORK
+
+
+def orphan(
+    child: int,
+    living: Iterable[AddressSpace],
+    ended: Iterable[tuple[int, Family]],
+    sensitive: Callable[[AddressSpace, int], RangeSet],
+) -> AddressSpace:
+    """The memory of a forked child of which no maker is known. `ended`: families of late, by stack.
+
+    The stack of a forked child lies where its parent's did, at a place drawn at random at exec: that tells the
+    family, and everything that was sensitive in it counts.
+    """
+    stack_top = procfs.stack_top(child)
+    spaces = [space for space in living if space.stack_top == stack_top]
+    families = {space.family for space in spaces}
+    families.update(family for top, family in ended if top == stack_top)
+    ranges = RangeSet()
+    for source in (*(sensitive(space, child) for space in spaces), *(family.legacy for family in families)):
+        for start, end in source:
+            ranges.add(start, end)
+    space = AddressSpace(next(iter(families), None))
+    space.sensitive.inherit(ranges)
+    space.stack_top = stack_top
+    return space
+
+
+def is_helper(tid: int) -> bool:
+    """Whether a newborn was cloned for a keeper: with all signals blocked, and to send none at its end."""
+    return ptrace.get_signal_mask(tid) == _ALL_BLOCKED and procfs.stat_fields(tid)[35] == "0"

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""Calls of filter one: locks, and what else the supervisor has to hear of before the kernel does it.
+
+They wait for an answer. At the first of them a process is traced and its address space gets its keeper.
+"""
+
+import contextlib
+import errno
+from collections.abc import Callable
+
+from mlockwipe.linux import procfs, ptrace, seccomp, wait
+from mlockwipe.linux.wait import TaskGone
+from mlockwipe.memory.address_space import AddressSpace
+from mlockwipe.memory.calls import Call, decode
+from mlockwipe.tracing.counts import Counts
+from mlockwipe.tracing.protection import Protection
+from mlockwipe.tracing.restart import ERESTARTNOINTR
+from mlockwipe.tracing.seize import seize_sharing
+from mlockwipe.tracing.task import FilterTwo, Task, TaskState
+from mlockwipe.tracing.tracees import GONE, Tracees
+from mlockwipe.tracing.trapped import TrappedCalls
+
+PTRACE_OPTIONS = (
+    ptrace.O_TRACESYSGOOD
+    | ptrace.O_TRACEFORK
+    | ptrace.O_TRACEVFORK
+    | ptrace.O_TRACECLONE
+    | ptrace.O_TRACEEXEC
+    | ptrace.O_TRACESECCOMP
+    | ptrace.O_EXITKILL
+)
+
+
+class NotifiedCalls:
+    """`say`: tells the user something, once for a key. `strict`: a lock that can't be protected is refused."""
+
+    def __init__(
+        self,
+        listener: int,
+        tracees: Tracees,
+        trapped: TrappedCalls,
+        protection: Protection,
+        counts: Counts,
+        say: Callable[[str, str], None],
+        *,
+        strict: bool,
+    ) -> None:
+        self._listener = listener
+        self._tracees = tracees
+        self._trapped = trapped
+        self._protection = protection
+        self._counts = counts
+        self._say = say
+        self._strict = strict
+
+    def handle(self) -> None:
+        """Answer the call that waits, if there is one."""
+        notification = seccomp.receive(self._listener)
+        if notification is None:
+            return
+        try:
+            self._answer(notification)
+        except GONE:
+            # killed meanwhile, or this is about a task of its process that was: if it still waits, it goes on
+            seccomp.let_go_on(self._listener, notification)
+        except OSError as error:
+            task = self._tracees.tasks.get(notification.tid)
+            space, tgid = (task.space, task.tgid) if task else (AddressSpace(), notification.tid)
+            reason = f"the kernel refuses what that needs: {error.strerror or error}"
+            self._tracees.policy.not_protected(space, tgid, reason)
+            call = decode(notification.audit_arch, notification.number, notification.arguments, -1)
+            self._let_go_on_unprotected(notification, call)
+
+    def _answer(self, notification: seccomp.Notification) -> None:
+        tid = notification.tid
+        task = self._tracees.tasks.get(tid)
+        memory_fd = task.space.state.memory_fd if task else -1
+        call = decode(notification.audit_arch, notification.number, notification.arguments, memory_fd)
+        if call.name == "seccomp":
+            self._say(
+                "listener",
+                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one only: "
+                "the call fails with EBUSY",
+            )
+            seccomp.let_go_on(self._listener, notification)
+            return
+        if task is None:
+            task = self._trace(tid)
+            if not seccomp.is_pending(self._listener, notification):
+                return  # it was killed, and the tid may be another's by now
+        if task is None or task.space.is_unprotected or task.filter_two is FilterTwo.REFUSED:
+            self._let_go_on_unprotected(notification, call)
+        elif task.space.is_unheld or task.filter_two is FilterTwo.NO:
+            self._prepare(notification, task)  # the call is restarted, and notified again
+        else:
+            self._let_lock(notification, task, call)
+
+    def _let_go_on_unprotected(self, notification: seccomp.Notification, call: Call) -> None:
+        if self._strict and (call.locks or call.name == "mmap"):
+            seccomp.refuse(self._listener, notification, errno.EPERM)
+        else:
+            seccomp.let_go_on(self._listener, notification)
+
+    def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
+        watched = call.locks or call.name == "mmap"
+        if (
+            call.name in ("mlock", "mlock2")
+            and not self._tracees.observer.watches_locks
+            and task.space.lock_unwatched(call)
+        ):
+            task.space.record(self._tracees.journal)
+            watched = False
+        if watched:
+            task.under_way = self._trapped.begin(task, call)
+            watched = task.under_way is not None
+        if watched:
+            task.become(TaskState.NOTIFIED)
+            # Asked for while the call waits, which is a killable wait by now, the stop comes when it is done.
+            ptrace.interrupt(task.tid)
+        seccomp.let_go_on(self._listener, notification)
+        if watched:
+            self._trapped.await_briefly(task)
+
+    def _trace(self, tid: int) -> Task | None:
+        """Trace all tasks of a process, and of the process whose memory it borrows by vfork. None: refused."""
+        status = procfs.Status(tid)
+        tgid = int(status["Tgid"])
+        space = AddressSpace()
+        seized = seize_sharing(tgid, int(status["PPid"]), options=PTRACE_OPTIONS)
+        self._tracees.add_seized(seized, space)
+        if seized.refused:
+            space.leave_unprotected(self._tracees.journal)
+            tracer = status["TracerPid"]
+            reason = f"it is traced by process {tracer}" if tracer != "0" else "the kernel refuses ptrace of it"
+            self._tracees.policy.not_protected(space, tgid, reason)
+        else:
+            self._counts.attached += len({process for _, process in seized.members})
+        return self._tracees.tasks.get(tid)
+
+    def _prepare(self, notification: seccomp.Notification, task: Task) -> None:
+        """Stop the caller of a lock before it locks, prepare its process, and let it call again."""
+        ptrace.interrupt(task.tid)
+        seccomp.refuse(self._listener, notification, ERESTARTNOINTR)
+        stop = wait.await_stop(task.tid)
+        new = task.space.is_unheld
+        try:
+            if new:
+                self._protection.protect(task)
+            self._protection.add_filter(task)
+        except TaskGone:
+            pass  # if that was a helper task of ours, the next notification tries again
+        tasks = self._tracees.tasks
+        for other in task.space.tids:
+            if tasks[other].filter_two is FilterTwo.NO:
+                # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
+                with contextlib.suppress(ProcessLookupError):
+                    ptrace.interrupt(other)
+        try:
+            self._tracees.policy.on_stop(task, stop)
+        finally:
+            if new:
+                self._protection.entrust(task)  # soon enough: the call that locks comes to us once more

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""Giving an address space its keeper, and a process filter two, while one of its tasks is stopped."""
+
+import os
+from collections.abc import Callable
+
+from mlockwipe.linux import procfs
+from mlockwipe.linux.wait import TaskGone
+from mlockwipe.memory.filters import filter_two
+from mlockwipe.memory.keeper import Keeper
+from mlockwipe.tracing.task import FilterTwo, Task
+from mlockwipe.tracing.tracees import GONE, Tracees
+
+
+class Protection:
+    """`entrust`: gets each new keeper, once its process can go on. `unmap`: whether filter two stops releases.
+
+    `inherited_filters`: the seccomp filters that a program has from whoever started it, filter one left out.
+    """
+
+    def __init__(
+        self,
+        tracees: Tracees,
+        entrust: Callable[[Keeper], None],
+        *,
+        unmap: bool,
+        inherited_filters: int | None = None,
+    ) -> None:
+        self._tracees = tracees
+        self._entrust = entrust
+        self._filter_two = filter_two(unmap=unmap)
+        if inherited_filters is None:
+            inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
+        self._inherited_filters = inherited_filters
+
+    def protect(self, task: Task, like: Keeper | None = None) -> None:
+        """Give the address space of a stopped task its keeper. `like`: that of the parent, after a fork.
+
+        TaskGone when the task dies meanwhile.
+        """
+        space = task.space
+        needs_filter = task.filter_two is FilterTwo.NO
+        try:
+            status = procfs.Status(task.tid)
+            if int(status["Seccomp_filters"]) > self._inherited_filters + (1 if needs_filter else 2):
+                raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
+            if like is None:
+                space.stack_top = procfs.stack_top(task.tid)
+            keeper = Keeper.create(task.tid, status, self._filter_two if needs_filter else None, like)
+        except GONE:
+            raise TaskGone(task.tid) from None
+        except OSError as error:
+            space.leave_unprotected(self._tracees.journal)
+            self._tracees.policy.not_protected(space, task.tgid, str(error))
+            return
+        if needs_filter:
+            self._has_got_filter(task, whole_process=keeper.whole_process)
+        space.hold(keeper, self._tracees.journal)
+        self._tracees.keep(space)
+
+    def entrust(self, task: Task) -> None:
+        """Hand out what shows the memory of a keeper that was made for this task."""
+        if (held := task.space.held) is not None:
+            self._entrust(held.keeper)
+
+    def add_filter(self, task: Task) -> None:
+        """Add filter two to the process of a stopped task, if it is not there. TaskGone as in `protect`."""
+        held = task.space.held
+        if task.filter_two is not FilterTwo.NO or held is None:
+            return
+        try:
+            whole_process = held.keeper.add_filter(task.tid, procfs.Status(task.tid), self._filter_two)
+        except GONE:
+            raise TaskGone(task.tid) from None
+        except OSError as error:
+            task.filter_two = FilterTwo.REFUSED
+            self._tracees.policy.not_protected(task.space, task.tgid, str(error))
+            return
+        self._has_got_filter(task, whole_process=whole_process)
+
+    def _has_got_filter(self, task: Task, *, whole_process: bool) -> None:
+        task.filter_two = FilterTwo.YES
+        if whole_process:
+            tasks = self._tracees.tasks
+            for other in task.space.tids:
+                if tasks[other].tgid == task.tgid:
+                    tasks[other].filter_two = FilterTwo.YES

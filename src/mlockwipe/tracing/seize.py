@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""Beginning to trace a process that runs: every task of it, while they make new ones."""
+
+import contextlib
+import os
+
+from mlockwipe.linux import kcmp, procfs, ptrace
+
+
+class Seized:
+    """The tasks that are traced now, each with its process; and whether the kernel has refused one."""
+
+    def __init__(self) -> None:
+        self.members: list[tuple[int, int]] = []
+        self.refused = False
+
+
+def seize_sharing(tgid: int, *relatives: int, options: int) -> Seized:
+    """Trace a process, and those of its relatives that share its memory, as a parent does after vfork.
+
+    Refused are tasks of another tracer, of an undumpable process, and by Yama.
+    """
+    seized = Seized()
+    _seize_threads(tgid, seized, options)
+    for relative in relatives:
+        with contextlib.suppress(OSError):
+            if relative and kcmp.same_address_space(tgid, relative):
+                _seize_threads(relative, seized, options)
+    return seized
+
+
+def _seize_threads(tgid: int, seized: Seized, options: int) -> None:
+    """Trace every thread of a process.
+
+    No thread is stopped: an interrupted epoll_wait(2) would return EINTR. A thread that is made meanwhile is
+    traced from birth if its maker was traced, and is in the listing of the next pass if not: a pass that finds
+    nothing new has found all.
+    """
+    seen: set[int] = set()
+    while new := [tid for tid in procfs.tasks(tgid) if tid not in seen]:
+        seen.update(new)
+        for tid in new:
+            try:
+                ptrace.seize(tid, options)
+                seized.members.append((tid, tgid))
+            except ProcessLookupError:
+                pass  # it has ended
+            except PermissionError:
+                seized.refused |= _is_refused(tid)
+
+
+def _is_refused(tid: int) -> bool:
+    try:
+        status = procfs.Status(tid)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # A zombie can't be traced: a thread, often the first, that has ended before the others. And one that was made
+    # by a thread of ours is traced from birth.
+    return status["State"][0] not in "ZX" and int(status["TracerPid"]) != os.getpid()

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: MIT
+"""All tasks that one process traces, and their address spaces: births, exec, ends, keepers, orphans.
+
+This is what programs under filters and programs that were attached to have in common. In what they differ is a
+policy, which is asked here and decides nothing of what is in this file.
+"""
+
+import contextlib
+import os
+import stat
+from collections import deque
+from typing import Protocol
+
+from mlockwipe.linux import kcmp, procfs, ptrace, wait
+from mlockwipe.linux.wait import (
+    BIRTHS,
+    EVENT_EXEC,
+    EVENT_EXIT,
+    End,
+    EventStop,
+    SignalStop,
+    Stop,
+    TaskGone,
+    UntracedStop,
+)
+from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.journal import Journal
+from mlockwipe.memory.keeper import end_task
+from mlockwipe.memory.ranges import RangeSet
+from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
+from mlockwipe.tracing.observer import Observer
+from mlockwipe.tracing.seize import Seized
+from mlockwipe.tracing.task import FilterTwo, Task
+
+GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
+
+
+class Policy(Protocol):
+    """What whoever traces decides. Where a task is stopped, it goes on when the method has returned, unless that says
+    otherwise."""
+
+    birth_filter: FilterTwo  # of a task whose maker nobody knows
+
+    def on_stop(self, task: Task, stop: Stop) -> None:
+        """A stop that is no birth and no exec. The policy lets the task go on."""
+
+    def on_untraced_stop(self, stop: UntracedStop) -> None:
+        """A child that is not traced was stopped."""
+
+    def sensitive(self, space: AddressSpace, tid: int) -> RangeSet:
+        """What is to be wiped if the memory is released now. `tid`: a task that may be asked without a keeper."""
+
+    def forked(self, parent: AddressSpace, child: AddressSpace, tgid: int) -> None:
+        """A child has an address space of its own."""
+
+    def unknown(self, child: int) -> None:
+        """A child is traced of which the kernel tells nothing: it may not be left as it is."""
+
+    def welcome(self, task: Task, parent: AddressSpace | None) -> None:
+        """A task that was just born, in its first stop. `parent`: whose copy its address space is, or shared."""
+
+    def executes(self, task: Task) -> None:
+        """A process has begun a new program."""
+
+    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+        """Something of a process can't be protected; it goes on."""
+
+    def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
+        """An address space was given back. `keeper`: the pid that its keeper had."""
+
+
+class Tracees:
+    """`observer`: who hears of what happens to them. `journal`: where the ranges of the keepers are kept."""
+
+    def __init__(self, policy: Policy, observer: Observer, journal: Journal) -> None:
+        self.policy = policy
+        self.observer = observer
+        self.journal = journal
+        self.tasks: dict[int, Task] = {}
+        self.keepers: dict[int, AddressSpace] = {}
+        self._halted: set[int] = set()  # keepers in their exit stop
+        self._newborn: set[int] = set()  # in their first stop; the event of their maker is to come
+        self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
+
+    # -- tasks --------------------------------------------------------------------------------------------------
+
+    def add(self, task: Task) -> None:
+        self.tasks[task.tid] = task
+        task.space.tids.add(task.tid)
+
+    def add_seized(self, seized: Seized, space: AddressSpace) -> None:
+        for tid, tgid in seized.members:
+            self.add(Task(tid, tgid, space))
+
+    def keep(self, space: AddressSpace) -> None:
+        """An address space has got its keeper."""
+        assert space.held is not None
+        self.keepers[space.held.keeper.pid] = space
+
+    def _forget(self, tid: int) -> Task | None:
+        task = self.tasks.pop(tid, None)
+        if task is not None:
+            task.space.tids.discard(tid)
+            if task.under_way is not None:
+                task.space.abandon(task.under_way)
+                task.under_way = None
+        return task
+
+    def _process_of(self, space: AddressSpace) -> int:
+        """One process that uses it, 0 when there is none."""
+        return next((self.tasks[tid].tgid for tid in space.tids), 0)
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def handle(self, found: Stop | End) -> End | None:
+        """An event that was looked at, and is left to be waited for. An end is returned: its task is to be reaped."""
+        if isinstance(found, End):
+            stop = wait.look_for_stop()  # every stop comes before any end
+            if stop is None:
+                self._on_end(found)
+                return found
+            found = stop
+        self.on_stop(found)
+        return None
+
+    def settle(self) -> None:
+        """To be called when there are no more events: what is still not accounted for then, nobody will explain."""
+        if self._newborn:
+            self._adopt_lost()
+
+    def on_stop(self, stop: Stop) -> None:
+        task = self.tasks.get(stop.tid)
+        if task is None:
+            self._on_stop_of_other(stop)
+            return
+        try:
+            if not isinstance(stop, EventStop):
+                self.policy.on_stop(task, stop)
+                return
+            if stop.event in BIRTHS:
+                with contextlib.suppress(*GONE):  # of the child
+                    self._adopt(ptrace.get_event_message(stop.tid), task, stop.event)
+            elif stop.event == EVENT_EXEC:
+                # Another thread than the first had a tid of its own until now, and the kernel refuses every request
+                # for it (ESRCH) until this stop was waited for (looks_like_a_spurious_pid in kernel/ptrace.c, 5.13).
+                wait.take(stop.tid)
+                self._on_exec(task, ptrace.get_event_message(stop.tid))
+            ptrace.cont(stop.tid)
+        except GONE:
+            # killed in the stop: its end is reported like any other; or another task was, that this was about
+            _go_on(stop)
+        except OSError as error:
+            # Something of one process can't be done: no reason to end, and all others with it.
+            self.policy.not_protected(
+                task.space, task.tgid, f"the kernel refuses what that needs: {error.strerror or error}"
+            )
+            _go_on(stop)
+
+    def _on_stop_of_other(self, stop: Stop) -> None:
+        tid = stop.tid
+        wait.take(tid)
+        with contextlib.suppress(ProcessLookupError):
+            if isinstance(stop, UntracedStop):
+                self.policy.on_untraced_stop(stop)
+            elif tid in self.keepers:
+                # In its exit stop, killed by somebody, it stays and holds the memory. SIGSTOP can't be blocked, but a
+                # keeper has nothing to stop.
+                if isinstance(stop, EventStop) and stop.event == EVENT_EXIT:
+                    self._halted.add(tid)
+                    self._release_if_halted(self.keepers[tid])
+                else:
+                    ptrace.cont(tid)
+            elif isinstance(stop, EventStop) and stop.event == EVENT_EXEC:
+                # The first thread had ended before we traced the process; another has got its tid by exec.
+                former = self.tasks.get(ptrace.get_event_message(tid))
+                if former is not None:
+                    self._on_exec(Task(tid, former.tgid, former.space, former.filter_two), former.tid)
+                ptrace.cont(tid)
+            else:
+                self._newborn.add(tid)
+
+    # -- births -------------------------------------------------------------------------------------------------
+
+    def _adopt(self, child: int, maker: Task, event: int) -> None:
+        """A task of ours has made another, which waits in its first stop or will be there soon."""
+        if child in self.tasks:
+            return
+        if child in self._newborn:
+            self._newborn.discard(child)
+        else:
+            wait.await_stop(child)
+        try:
+            tgid = int(procfs.status_field(child, "Tgid"))
+            shares = tgid == maker.tgid or share_memory(child, maker, event)
+        except OSError as error:
+            if not isinstance(error, GONE):
+                self.policy.unknown(child)
+            raise
+        if shares:
+            space = maker.space
+        else:
+            space = maker.space.forked(self.policy.sensitive(maker.space, maker.tid))
+            self.policy.forked(maker.space, space, tgid)
+        self._welcome(Task(child, tgid, space, maker.filter_two), maker.space)
+
+    def _adopt_lost(self) -> None:
+        """Newborns whose maker was killed before the kernel reported them: their parent is somebody else now."""
+        for child in list(self._newborn):
+            with contextlib.suppress(*GONE):
+                status = procfs.Status(child)
+                tgid = int(status["Tgid"])
+                if {tgid, int(status["PPid"])} & {task.tgid for task in self.tasks.values()}:
+                    continue  # its maker's process lives, and the event is to come
+                self._newborn.discard(child)
+                if is_helper(child):
+                    end_task(child)  # of a keeper that was being made when its program was killed
+                    continue
+                space = self._shared_by(child) or orphan(
+                    child, self.keepers.values(), self._ended, self.policy.sensitive
+                )
+                self._welcome(Task(child, tgid, space, self.policy.birth_filter), None)
+
+    def _shared_by(self, child: int) -> AddressSpace | None:
+        """The address space that a task shares, as a child of clone(CLONE_VM) does; None for one of its own."""
+        for keeper, space in self.keepers.items():
+            with contextlib.suppress(OSError):
+                if kcmp.same_address_space(child, keeper):
+                    return space
+        return None
+
+    def _welcome(self, task: Task, parent: AddressSpace | None) -> None:
+        self.add(task)
+        try:
+            self.policy.welcome(task, parent)
+        finally:
+            ptrace.cont(task.tid)
+
+    # -- exec and ends ------------------------------------------------------------------------------------------
+
+    def _on_exec(self, task: Task, former_tid: int) -> None:
+        """A process has begun a new program: all its threads but this one are gone, and so is its memory."""
+        space = task.space
+        self.observer.gone(task.tgid)
+        for other in [other for other in space.tids if self.tasks[other].tgid == task.tgid]:
+            self._forget(other)
+        self._forget(former_tid)
+        task = Task(task.tid, task.tgid, AddressSpace(), task.filter_two)
+        self.add(task)
+        if not space.tids:
+            self._release(space, task.tgid, "exec")
+        self.policy.executes(task)
+
+    def _on_end(self, end: End) -> None:
+        """A task is dead and not yet reaped: its parent hears of it when we have wiped, not before."""
+        self._newborn.discard(end.tid)
+        if end.tid in self.keepers:
+            self._lost_keeper(end.tid)
+        elif (task := self._forget(end.tid)) is not None:
+            space = task.space
+            if all(self.tasks[other].tgid != task.tgid for other in space.tids):
+                self.observer.gone(task.tgid)
+            if not space.tids:
+                self._release(space, task.tgid, end.cause)
+            elif space.held is not None:
+                self._release_if_halted(space)
+
+    def _lost_keeper(self, pid: int) -> None:
+        """Somebody killed a keeper, and it got past its exit stop: its memory is no longer held."""
+        space = self.keepers.pop(pid)
+        self._halted.discard(pid)
+        space.leave_unprotected(self.journal)
+        self.policy.not_protected(space, self._process_of(space), "its keeper was killed")
+
+    def _release_if_halted(self, space: AddressSpace) -> None:
+        """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
+
+        Process 1 of a PID namespace kills all others there when it ends, keepers too, and is not dead before they are
+        (zap_pid_ns_processes in kernel/pid_namespace.c).
+        """
+        assert space.held is not None
+        if space.held.keeper.pid in self._halted and not procfs.have_memory(space.tids):
+            tgid = self._process_of(space)
+            for tid in list(space.tids):
+                self._forget(tid)
+            self._release(space, tgid, "SIGKILL")
+
+    def _release(self, space: AddressSpace, tgid: int, cause: str) -> None:
+        """The last task of an address space is gone: wipe it, and give it back whatever comes of that."""
+        self.observer.ended(space, cause)
+        pages, keeper = 0, space.held.keeper.pid if space.held else None
+        try:
+            pages = space.wipe(self.policy.sensitive(space, tgid))
+        except OSError as error:
+            reason = f"pages released by {cause} could not be wiped: {error.strerror or error}"
+            self.policy.not_protected(space, tgid, reason)
+        finally:
+            space.release(self.journal)
+        if keeper is not None:
+            self._ended.append((space.stack_top, space.family))
+            del self.keepers[keeper]
+            self._halted.discard(keeper)
+        self.policy.released(space, keeper, tgid, cause, pages)
+
+
+def _go_on(stop: Stop) -> None:
+    """Let a task go on as if nobody had looked at its stop."""
+    with contextlib.suppress(ProcessLookupError):
+        ptrace.cont(stop.tid, stop.signal if isinstance(stop, SignalStop) else 0)
+
+
+def setuid_program(tid: int) -> str | None:
+    """The path of the program that a task executes, if its file would give it another user or group."""
+    try:
+        mode = os.stat(f"/proc/{tid}/exe").st_mode
+        return os.readlink(f"/proc/{tid}/exe") if mode & (stat.S_ISUID | stat.S_ISGID) else None
+    except OSError:
+        return None  # gone, or no right to look

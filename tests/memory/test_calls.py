@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Decoding calls of every ABI, and what each would release."""
+
+import os
+import struct
+
+import pytest
+
+from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
+from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT, X86_64
+from mlockwipe.memory.calls import Call, decode, released, span
+
+AT = 0x10000
+BREAK = 0x800000
+
+
+def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
+    padded = (*arguments, *(0,) * (6 - len(arguments)))
+    return released(Call(name, padded), BREAK, -1, os.getpid())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("munmap", (AT, PAGE_SIZE), [(AT, AT + PAGE_SIZE)]),
+        ("munmap", (AT, 1), [(AT, AT + PAGE_SIZE)]),
+        ("munmap", (AT + 1, PAGE_SIZE), []),  # EINVAL
+        ("munmap", (AT, 0), []),  # EINVAL
+        ("munmap", (AT, TASK_SIZE), []),  # EINVAL
+        ("munmap", (AT, (1 << 64) - PAGE_SIZE), []),  # EINVAL
+        ("mmap", (AT, PAGE_SIZE, 3, 0x32), [(AT, AT + PAGE_SIZE)]),
+        ("mmap", (AT, PAGE_SIZE, 3, 0x22), []),  # no MAP_FIXED: a hint
+        ("mmap", (AT, PAGE_SIZE, 3, 0x100022), []),  # MAP_FIXED_NOREPLACE
+        ("mmap", (AT, PAGE_SIZE, 3, 0x100032), []),
+        ("mremap", (AT, 4 * PAGE_SIZE, PAGE_SIZE, 0, 0), [(AT + PAGE_SIZE, AT + 4 * PAGE_SIZE)]),
+        ("mremap", (AT, PAGE_SIZE, 4 * PAGE_SIZE, 1, 0), []),
+        ("mremap", (AT, PAGE_SIZE, PAGE_SIZE, 3, 2 * AT), [(2 * AT, 2 * AT + PAGE_SIZE)]),
+        ("brk", (BREAK - PAGE_SIZE,), [(BREAK - PAGE_SIZE, BREAK)]),
+        ("brk", (BREAK + PAGE_SIZE,), []),
+        ("brk", (0,), []),
+        ("madvise", (AT, PAGE_SIZE, 24), [(AT, AT + PAGE_SIZE)]),
+        ("madvise", (AT, PAGE_SIZE, 4), [(AT, AT + PAGE_SIZE)]),
+        ("madvise", (AT, PAGE_SIZE, 8), [(AT, AT + PAGE_SIZE)]),
+        ("madvise", (AT, PAGE_SIZE, 3), []),  # MADV_WILLNEED
+        ("shmat", (0, AT, 0), []),
+        ("munlock", (AT, PAGE_SIZE), []),
+    ],
+)
+def test_what_a_call_releases(name: str, arguments: tuple[int, ...], expected: list[tuple[int, int]]) -> None:
+    assert released_by(name, *arguments) == expected
+
+
+def test_a_lock_covers_every_page_that_it_touches() -> None:
+    assert span(AT + PAGE_SIZE - 1, 2) == (AT, AT + 2 * PAGE_SIZE)
+
+
+def test_an_i386_call_has_32_bit_arguments() -> None:
+    call = decode(I386.audit_arch, 91, (0xFFFFFFFF_00010000, PAGE_SIZE, 0, 0, 0, 0), -1)
+    assert (call.name, call.arguments) == ("munmap", (AT, PAGE_SIZE, 0, 0, 0, 0))
+
+
+def test_the_same_number_is_another_call_in_another_abi() -> None:
+    assert decode(X86_64.audit_arch, 11, (0,) * 6, -1).name == "munmap"
+    assert decode(I386.audit_arch, 150, (0,) * 6, -1).name == "mlock"
+    assert decode(X86_64.audit_arch, 150, (0,) * 6, -1).name == "munlock"
+
+
+def test_an_x32_call_is_the_64_bit_one() -> None:
+    assert decode(X86_64.audit_arch, 149 | X32_SYSCALL_BIT, (0,) * 6, -1).name == "mlock"
+
+
+def test_the_old_i386_mmap_is_read_from_memory() -> None:
+    fd = os.memfd_create("memory")
+    try:
+        os.pwrite(fd, struct.pack("=6I", AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0), 64)
+        call = decode(I386.audit_arch, 90, (64, 0, 0, 0, 0, 0), fd)
+    finally:
+        os.close(fd)
+    assert (call.name, call.arguments) == ("mmap", (AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0))
+
+
+def test_shmat_of_i386_is_unfolded_from_ipc() -> None:
+    call = decode(I386.audit_arch, 117, (21, 7, 0o40000, 0, AT, 0), -1)
+    assert (call.name, call.arguments) == ("shmat", (7, AT, 0o40000))
+    with pytest.raises(KeyError):
+        decode(I386.audit_arch, 117, (22, 0, 0, 0, 0, 0), -1)  # SHMDT
+
+
+def test_an_unknown_call_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        decode(X86_64.audit_arch, 0xFFFF, (0,) * 6, -1)
