@@ -5,12 +5,16 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 
+from mlockwipe import __version__
+
 REPOSITORY = Path(__file__).parents[1]
+LAB = REPOSITORY / "lab"
 
 
 def files(project: Path, place: Path) -> list[str]:
@@ -38,6 +42,12 @@ def run(place: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(argv, cwd=place, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
 
 
+def test_the_lab_is_for_the_mlockwipe_that_it_is_released_with() -> None:
+    ours, labs = (tomllib.loads((place / "pyproject.toml").read_text())["project"] for place in (REPOSITORY, LAB))
+    assert labs["version"] == ours["version"] == __version__
+    assert f"mlockwipe=={__version__}" in labs["dependencies"]
+
+
 def test_nothing_of_the_lab_is_in_mlockwipe(tmp_path: Path) -> None:
     found = files(REPOSITORY, tmp_path)
     assert "mlockwipe/cli.py" in found
@@ -46,9 +56,9 @@ def test_nothing_of_the_lab_is_in_mlockwipe(tmp_path: Path) -> None:
 
 
 def test_the_lab_has_its_programs_and_nothing_of_mlockwipe(tmp_path: Path) -> None:
-    found = files(REPOSITORY / "lab", tmp_path)
+    found = files(LAB, tmp_path)
     assert {name.split("/")[0] for name in found} == {"mlockwipe_lab"}
-    tracked = subprocess.run(["git", "ls-files"], cwd=REPOSITORY / "lab", capture_output=True, text=True)
+    tracked = subprocess.run(["git", "ls-files"], cwd=LAB, capture_output=True, text=True)
     if tracked.returncode == 0:  # it is not, where the sources were unpacked
         assert set(found) >= {name for name in tracked.stdout.splitlines() if name.startswith("mlockwipe_lab/")}
 

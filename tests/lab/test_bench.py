@@ -20,6 +20,7 @@ from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
 from mlockwipe_lab.bench.guest.measure import compile_init, measure, parse
 from mlockwipe_lab.bench.guest.packed import packed
 from mlockwipe_lab.bench.guest.work import COMPARISONS, LOOP, WORKS, Configuration, Sample, mistake, together
+from mlockwipe_lab.vm import alone
 from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
 from tests.running import MLOCKWIPE
@@ -393,6 +394,16 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     with pytest.raises(GuestFailed, match="did not get to its end"):
         machine(f'echo >>{tmp_path}/boots; echo "[    1.2] {complaint}" >"$console"', tmp_path, monkeypatch)
     assert len((tmp_path / "boots").read_text()) == boots
+
+
+def test_a_machine_that_falls_silent_before_it_has_a_process_1_is_booted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "BOOT_SILENCE", 0.3)
+    text = f'echo >>{tmp_path}/boots; echo "[    1.2] IP idents hash table entries" >"$console"; exec sleep 60'
+    with pytest.raises(GuestFailed, match="the guest hangs: its console is silent for 0 s"):
+        machine(text, tmp_path, monkeypatch)
+    assert len((tmp_path / "boots").read_text()) == BOOTS_AGAIN + 1
 
 
 def test_what_a_machine_had_done_when_it_died_of_its_emulation_is_told_once(
