@@ -10,7 +10,7 @@ import pytest
 
 from mlockwipe.verbs import VERBS
 
-SCRIPT = Path(__file__).parents[1] / "docs" / "man.py"
+SCRIPT = Path(__file__).parents[1] / "tools" / "man.py"
 PAGES = ["mlockwipe", *(f"mlockwipe-{verb}" for verb in VERBS)]
 
 

@@ -4,7 +4,8 @@
 from pathlib import Path
 
 import pytest
-from programs import build
+
+from mlockwipe_lab.bench.host.__main__ import build
 
 
 @pytest.fixture(scope="module")

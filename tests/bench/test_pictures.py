@@ -5,20 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bench
-from document import as_json
-from sampling import Figure
-
-SCRIPTS = {"latency": "plot_latency.py", "size": "plot_size.py"}
+from mlockwipe_lab.bench.host.document import as_json
+from mlockwipe_lab.bench.host.sampling import Figure
 
 
 def draw(name: str, figures: list[Figure], directory: Path) -> str:
-    script = directory / SCRIPTS[name]  # it draws beside itself
-    script.write_text((Path(bench.__file__).parents[1] / "docs" / script.name).read_text())
     document = directory / "figures.json"
     document.write_text(as_json({}, figures, {}))
-    subprocess.run([sys.executable, str(script), str(document)], check=True)
-    return (directory / f"{name}.svg").read_text()
+    subprocess.run([sys.executable, "-m", f"mlockwipe_lab.plots.{name}", str(document), str(directory)], check=True)
+    (picture,) = directory.glob("*.svg")
+    return picture.read_text()
 
 
 def latencies(slowest: int = 1 << 20) -> list[Figure]:
@@ -43,7 +39,7 @@ def test_latencies_are_drawn_with_the_times_that_most_calls_took(tmp_path: Path)
 
 
 def test_sizes_are_drawn_by_pages(tmp_path: Path) -> None:
-    picture = draw("size", sizes(), tmp_path)
+    picture = draw("sizes", sizes(), tmp_path)
     assert all(f"<!-- {text} -->" in picture for text in ("4 KiB", "2 MiB", "1 GiB", "huge pages"))
-    assert draw("size", sizes(), tmp_path) == picture
-    assert draw("size", sizes(slowest=10**8), tmp_path) != picture
+    assert draw("sizes", sizes(), tmp_path) == picture
+    assert draw("sizes", sizes(slowest=10**8), tmp_path) != picture

@@ -9,13 +9,13 @@ import statistics
 from collections.abc import Sequence
 
 import pytest
-from document import as_json
-from machine import Fact
 from rich.console import Console
-from sampling import Figure, Rounds, Times, over_bare
-from table import as_table
 
-from mlockwipe.lab.bench.bootstrap import interval
+from mlockwipe_lab.bench.host.document import as_json
+from mlockwipe_lab.bench.host.facts import Fact
+from mlockwipe_lab.bench.host.figure_table import as_table
+from mlockwipe_lab.bench.host.sampling import Figure, Rounds, Times, over_bare
+from mlockwipe_lab.bench.statistics import interval
 
 MACHINE: dict[str, Fact] = {
     "kernel": "6.18",

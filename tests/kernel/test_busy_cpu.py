@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from mlockwipe.carriers import CARRIERS
-from mlockwipe.lab.faults import fault
-from mlockwipe.lab.kernel import kernel
-from mlockwipe.lab.machine import boot
-from mlockwipe.lab.verify import load_module
-from tests.kernel.busy_cpu import PAGES
-from tests.kernel.stress import GUEST_WITH_TESTS, call
+from mlockwipe_lab.kernel_checks.busy_cpu import PAGES
+from mlockwipe_lab.kernel_checks.stress import call
+from mlockwipe_lab.matrix.judge import load_module
+from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.machine import boot
 from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel
 
@@ -23,10 +23,11 @@ from tests.kernel.test_stress import needs_a_kernel
 )
 def test_only_what_a_busy_cpu_refers_to_waits_for_it(carrier: str) -> None:
     booted = kernel("patched-6.12" if carrier == "boot-option" else "debian-6.12")
-    with boot(booted, GUEST_WITH_TESTS, append=CARRIERS[carrier].append) as machine:
+    with boot(booted, append=CARRIERS[carrier].append) as machine:
         if carrier == "module":
             load_module(machine, booted, CARRIERS[carrier].module or ())
-        ran = call(machine, "run", 150, argv=[sys.executable, "-m", "tests.kernel.busy_cpu"], limit=120)
+        argv = [sys.executable, "-m", "mlockwipe_lab.kernel_checks.busy_cpu"]
+        ran = call(machine, "run", 150, argv=argv, limit=120)
         console = machine.console
     assert ran["status"] == 0, ran["said"]
     seen = json.loads(ran["said"])

@@ -20,12 +20,11 @@ from mlockwipe.kernel.build import debian_source
 from mlockwipe.kernel.dkms import PATIENCE
 from mlockwipe.kernel.module import SUPPORTED, build, fetched_headers, installed_headers, series_of, sources
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.faults import fault
-from mlockwipe.lab.kernel import kernel
-from mlockwipe.lab.machine import Machine, boot
-from mlockwipe.lab.verify import verify
-from tests.kernel.module_stress import call, stress_module
-from tests.kernel.stress import GUEST_WITH_TESTS
+from mlockwipe_lab.kernel_checks.module_stress import call, stress_module
+from mlockwipe_lab.matrix.judge import verify
+from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.machine import Machine, boot
 from tests.lab.test_verify import KEPT, WIPED, chosen, verdicts
 
 KERNELS = tuple(f"debian-{series}" for series in SUPPORTED)
@@ -128,7 +127,7 @@ def guest(request: pytest.FixtureRequest) -> Iterator[tuple[Machine, str]]:
     """A guest without the module, and the module for it."""
     booted = kernel(request.param)
     built = build(booted.release, fetched_headers(booted.release))
-    with boot(booted, GUEST_WITH_TESTS, append=CARRIERS["module"].append) as machine:
+    with boot(booted, append=CARRIERS["module"].append) as machine:
         yield machine, str(built)
         assert fault(machine.console) is None, machine.console[-3000:]
 
@@ -228,7 +227,7 @@ def test_a_kernel_that_wants_signatures_refuses_it_and_the_way_out_is_told(how: 
     booted = kernel("debian-6.12")
     built = build(booted.release, fetched_headers(booted.release))
     verb = f"{sys.executable} -P -m mlockwipe kernel module"
-    with boot(booted, GUEST_WITH_TESTS) as machine:
+    with boot(booted) as machine:
         call(machine, "installed", path=str(built))
         before = json.loads(shell(machine, f"{verb} status --json"))
         call(machine, "restrict", how=how)

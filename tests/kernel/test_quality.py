@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The cheap part of tests.kernel.quality, on the sources that are in the cache."""
+"""The cheap part of mlockwipe_lab.kernel_checks.quality, on the sources that are in the cache."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 
 from mlockwipe.kernel.build import debian_source
 from mlockwipe.kernel.series import SERIES
-from tests.kernel.quality import am, checkpatch
+from mlockwipe_lab.kernel_checks.quality import am, checkpatch
 
 pytestmark = [
     pytest.mark.needs_program("git", "git"),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What is read from the kernel's own tests, and what counts as worse."""
 
-from tests.kernel.selftests import Outcomes, merge, outcome, worse
+from mlockwipe_lab.kernel_checks.selftests import Outcomes, merge, outcome, worse
 
 SAID = """\
 TAP version 13

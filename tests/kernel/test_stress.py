@@ -5,9 +5,9 @@ import pytest
 
 from mlockwipe.carriers import CARRIERS
 from mlockwipe.kernel.build import TOOLS
-from mlockwipe.lab.faults import fault
-from mlockwipe.lab.kernel import kernel
-from tests.kernel.stress import stress
+from mlockwipe_lab.kernel_checks.stress import stress
+from mlockwipe_lab.vm.faults import fault
+from mlockwipe_lab.vm.kernel import kernel
 
 needs_a_kernel = [
     *(pytest.mark.needs_program(tool, package) for tool, package in TOOLS.items()),

@@ -12,8 +12,8 @@ from mlockwipe.contract.result import Result
 from mlockwipe.kernel import module
 from mlockwipe.kernel.build import build
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.kernel import kernel
-from mlockwipe.lab.verify import verify_one
+from mlockwipe_lab.matrix.judge import verify_one
+from mlockwipe_lab.vm.kernel import kernel
 from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel
 from tests.lab.test_verify import chosen
@@ -55,7 +55,7 @@ def test_a_wrong_design_is_convicted(design: str, convicts: str, verdict: str, t
 )
 def test_a_wrong_module_is_convicted(design: str, convicts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     debian = kernel("debian-6.12")
-    monkeypatch.setattr("mlockwipe.lab.verify.build", lambda release, headers: built_wrong(design, headers))
+    monkeypatch.setattr("mlockwipe_lab.matrix.judge.build", lambda release, headers: built_wrong(design, headers))
     run = verify_one(debian, CARRIERS["module"], chosen("W6-return", convicts))
     assert run.failed is None, run.console[-3000:]
     assert {result.case: result.verdict for result in run.results} == {"W6-return": "wiped", convicts: "damaged"}

@@ -14,14 +14,15 @@ from rich.console import Console
 
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import cache
-from mlockwipe.lab.bench import command, guest
-from mlockwipe.lab.bench.guest import compile_init, measure, parse
-from mlockwipe.lab.bench.programs import packed
-from mlockwipe.lab.bench.table import Run, as_document, cost_table
-from mlockwipe.lab.bench.work import COMPARISONS, LOOP, WORKS, Configuration, Sample, mistake, together
-from mlockwipe.lab.faults import BOOTS_AGAIN
-from mlockwipe.lab.kernel import Kernel, debian_release, kernel
-from mlockwipe.lab.machine import GuestFailed
+from mlockwipe_lab.bench.guest import lab_bench
+from mlockwipe_lab.bench.guest import measure as measuring
+from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
+from mlockwipe_lab.bench.guest.measure import compile_init, measure, parse
+from mlockwipe_lab.bench.guest.packed import packed
+from mlockwipe_lab.bench.guest.work import COMPARISONS, LOOP, WORKS, Configuration, Sample, mistake, together
+from mlockwipe_lab.vm import alone
+from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
+from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
 from tests.running import MLOCKWIPE
 
 _, OFF, ON = COMPARISONS["boot-option"].configurations[:3]
@@ -325,11 +326,11 @@ def test_what_the_others_have_counted_is_not_lost_with_a_guest_that_fails(
         "debian_release": str,
         "kernel": lambda name, on_line: replace(KERNEL, name=name),
     }.items():
-        monkeypatch.setattr(command, name, stand_in)
+        monkeypatch.setattr(lab_bench, name, stand_in)
     script(tmp_path / "qemu-system-x86_64", "echo QEMU 7")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     files = str(tmp_path / "costs.json"), str(tmp_path / "costs.md")
-    status = command.lab_bench(
+    status = lab_bench.lab_bench(
         ["boot-option", "module"], ["6.12"], rounds=None, json_file=files[0], markdown_file=files[1]
     )
     assert status == 1
@@ -395,6 +396,16 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     assert len((tmp_path / "boots").read_text()) == boots
 
 
+def test_a_machine_that_falls_silent_before_it_has_a_process_1_is_booted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "BOOT_SILENCE", 0.3)
+    text = f'echo >>{tmp_path}/boots; echo "[    1.2] IP idents hash table entries" >"$console"; exec sleep 60'
+    with pytest.raises(GuestFailed, match="the guest hangs: its console is silent for 0 s"):
+        machine(text, tmp_path, monkeypatch)
+    assert len((tmp_path / "boots").read_text()) == BOOTS_AGAIN + 1
+
+
 def test_what_a_machine_had_done_when_it_died_of_its_emulation_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,7 +453,7 @@ needs_headers = [
 def test_a_real_machine_counts_and_zeroes_what_it_must(
     carrier: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guest, "_FLAGS", (*guest._FLAGS, "-DTIMES=1"))
+    monkeypatch.setattr(measuring, "_FLAGS", (*measuring._FLAGS, "-DTIMES=1"))
     _, off, on = COMPARISONS[carrier].configurations[:3]
     booted = built() if carrier == "boot-option" else kernel("debian-6.12")
     programs = packed(fetched_headers(debian_release("6.12")))

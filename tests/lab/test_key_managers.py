@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from mlockwipe.lab.key_managers.material import WINDOW, number
-from mlockwipe.lab.key_managers.registry import KEY_MANAGERS
+from mlockwipe_lab.key_managers.material import WINDOW, number
+from mlockwipe_lab.key_managers.registry import KEY_MANAGERS
 from tests.conftest import need
 from tests.running import MLOCKWIPE
 
@@ -72,7 +72,7 @@ def test_a_number_is_looked_for_in_words_and_in_bytes() -> None:
 
 def test_a_key_manager_that_is_not_known_is_refused() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mlockwipe.lab.key_managers", "nothing"], capture_output=True, text=True
+        [sys.executable, "-m", "mlockwipe_lab.key_managers", "nothing"], capture_output=True, text=True
     )
     assert done.returncode == 125
     assert "there is no key manager nothing" in done.stderr
@@ -82,7 +82,7 @@ def _run(name: str, prefix: Sequence[str] = ()) -> dict[str, Any]:
     (manager,) = (manager for manager in KEY_MANAGERS if manager.name == name)
     # A process of its own: it adopts orphans, and ends them.
     done = subprocess.run(
-        [sys.executable, "-m", "mlockwipe.lab.key_managers", name, "--tries", str(TRIES), "--", *prefix],
+        [sys.executable, "-m", "mlockwipe_lab.key_managers", name, "--tries", str(TRIES), "--", *prefix],
         capture_output=True,
         text=True,
         timeout=240,

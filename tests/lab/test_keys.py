@@ -13,13 +13,13 @@ import pytest
 from mlockwipe import cli
 from mlockwipe.carriers import CARRIERS
 from mlockwipe.carriers.carrier import Carrier
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.key_managers import PASSPHRASE, KeyManager, Needle, command, judge
-from mlockwipe.lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
-from mlockwipe.lab.key_managers.judge import GUEST, Run, hold_in, judge_carrier
-from mlockwipe.lab.key_managers.registry import KEY_MANAGERS, key_manager
-from mlockwipe.lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
-from mlockwipe.lab.machine import boot
+from mlockwipe_lab.key_managers import PASSPHRASE, KeyManager, Needle, judge, lab_keys
+from mlockwipe_lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, Result
+from mlockwipe_lab.key_managers.judge import Run, hold_in, judge_carrier
+from mlockwipe_lab.key_managers.registry import KEY_MANAGERS, key_manager
+from mlockwipe_lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
+from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.machine import boot
 
 KERNEL = Kernel("a kernel", "6.0", Path("/nowhere"), None)
 LOCKED = Hit("key", 0x5010, "locked", "anonymous of agent")
@@ -212,8 +212,8 @@ class Lab:
 def lab(monkeypatch: pytest.MonkeyPatch) -> Lab:
     lab = Lab()
     monkeypatch.setattr(judge, "judge_carrier", lab.judge_carrier)
-    monkeypatch.setattr(command, "check_tools", lambda: None)
-    monkeypatch.setattr(command, "kernel", lambda name, on_line: KERNEL)
+    monkeypatch.setattr(lab_keys, "check_tools", lambda: None)
+    monkeypatch.setattr(lab_keys, "kernel", lambda name, on_line: KERNEL)
     return lab
 
 
@@ -306,7 +306,7 @@ def test_a_carrier_that_does_nothing_is_convicted_and_a_secret_that_is_not_there
     def another_secret(directory: Path) -> list[Needle]:
         return [Needle(needle.label, secrets.token_bytes(32)) for needle in service.prepare(directory)]
 
-    with boot(kernel("debian-6.1"), GUEST, append=does_nothing.append) as machine:
+    with boot(kernel("debian-6.1"), append=does_nothing.append) as machine:
         leaked = verdict_of(hold_in(machine, does_nothing, service))
         nowhere = verdict_of(hold_in(machine, does_nothing, replace(service, prepare=another_secret), tries=2))
     assert leaked.verdict == "leaked"

@@ -3,7 +3,7 @@
 
 from rich.table import Table
 
-from mlockwipe.lab.bench.markdown import as_markdown
+from mlockwipe_lab.bench.markdown import as_markdown
 
 
 def test_a_table_has_its_title_cells_and_caption() -> None:

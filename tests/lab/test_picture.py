@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.result import Result
-from mlockwipe.lab.kernel import Kernel
-from mlockwipe.lab.picture import draw
-from mlockwipe.lab.report import as_document
-from mlockwipe.lab.verify import Look, Run, Verdict
+from mlockwipe_lab.matrix.document import as_document
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict
+from mlockwipe_lab.plots.matrix import draw
+from mlockwipe_lab.vm.kernel import Kernel
 
 NOTHING = Look(0, [])
 

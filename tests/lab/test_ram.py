@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.lab.ram import Ram
 from mlockwipe.linux.mm import PAGE_SIZE
+from mlockwipe_lab.vm.ram import Ram
 
 FIRST, SECOND, OTHER = 0x1122334455667788, 0x99AABBCCDDEEFF00, 0x0102030405060708
 PAIR = FIRST.to_bytes(8, "little") + SECOND.to_bytes(8, "little")

@@ -12,7 +12,7 @@ import pytest
 
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import ends_by_signal, held, let_in
-from mlockwipe.lab.side_by_side import side_by_side
+from mlockwipe_lab.vm.side_by_side import side_by_side
 
 Tell = Callable[[object], object]
 
@@ -23,7 +23,7 @@ def nothing(number: int, news: object) -> None:
 
 @pytest.fixture(autouse=True)
 def none_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("mlockwipe.lab.side_by_side._room", lambda: 2)
+    monkeypatch.setattr("mlockwipe_lab.vm.side_by_side._room", lambda: 2)
     yield
     assert not multiprocessing.active_children()
 
@@ -53,7 +53,7 @@ def meets(place: str, number: int, others: int, tell: Tell) -> bool:
 def test_as_many_as_there_is_room_for(
     room: int, at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlockwipe.lab.side_by_side._room", lambda: room)
+    monkeypatch.setattr("mlockwipe_lab.vm.side_by_side._room", lambda: room)
     others = 2 if at_once else 1
     assert dict(side_by_side(meets, [(str(tmp_path), n, others) for n in range(2)], nothing)) == {0: True, 1: True}
 

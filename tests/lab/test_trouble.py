@@ -22,13 +22,14 @@ from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import Result
 from mlockwipe.errors import Refused
-from mlockwipe.lab import command, machine
-from mlockwipe.lab.faults import BOOTS_AGAIN, emulator_failed
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.machine import GuestFailed, boot
-from mlockwipe.lab.report import as_document
-from mlockwipe.lab.verify import Look, Run, Verdict, verify_one
 from mlockwipe.linux import procfs
+from mlockwipe_lab.matrix import lab_verify
+from mlockwipe_lab.matrix.document import as_document
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict, verify_one
+from mlockwipe_lab.vm import machine
+from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed, emulator_failed
+from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.machine import boot
 from tests.running import MLOCKWIPE, Marked, marked
 from tests.terminal import CTRL_C, Terminal, terminal
 
@@ -163,13 +164,13 @@ def test_a_kernel_without_the_boot_option_is_not_judged_by_it(debian: Kernel) ->
 
 
 def test_how_a_guest_failed_is_printed_as_it_is(debian_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    command._print(Console(width=200), [debian_run], False)
+    lab_verify._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out
     assert "none: QEMU refuses 'stop' ([Errno 32] [/] Broken pipe); the end of its console:" in out
     assert "line 39 [bold]" in out
     assert "line 19" not in out
     debian_run.console = "line 0\nKernel panic - not syncing\n" + debian_run.console
-    command._print(Console(width=200), [debian_run], False)
+    lab_verify._print(Console(width=200), [debian_run], False)
     out = capsys.readouterr().out
     assert "Kernel panic - not syncing\nline 0 [bold]\nline 1 [bold]" in out
 
@@ -182,7 +183,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     kept = Result("L1-munlock-exit", "L1", "kept", "kept", 16, 6)
     verdicts = [Verdict(leaked, seen, Look(0, []), 1.0), Verdict(kept, seen, seen, 1.0)]
     wrong = replace(debian_run, failed=None, carrier=CARRIERS["supervisor"], verdicts=verdicts)
-    command._print(Console(width=200), [wrong], False)
+    lab_verify._print(Console(width=200), [wrong], False)
     told = [line for line in capsys.readouterr().out.splitlines() if "0x" in line]
     assert told == [
         "supervisor: W1-whole, right after the release: "
@@ -190,7 +191,7 @@ def test_where_the_pages_of_a_wrong_verdict_lie_is_printed(
     ]
     document = json.loads(json.dumps(as_document([wrong], {})))
     assert document["runs"][0]["console"].startswith("line 0")
-    command._print(Console(width=200), [replace(wrong, carrier=CARRIERS["none"])], False)
+    lab_verify._print(Console(width=200), [replace(wrong, carrier=CARRIERS["none"])], False)
     assert "0x" not in capsys.readouterr().out
 
 
@@ -287,7 +288,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     class Dead:
         def connect(self, timeout: float) -> None:
             begun.append(timeout)
-            raise machine.GuestFailed("the guest is gone", f"[    1.2] {said}")
+            raise GuestFailed("the guest is gone", f"[    1.2] {said}")
 
     @contextmanager
     def running(*arguments: object) -> Iterator[Dead]:
@@ -296,7 +297,7 @@ def test_a_machine_that_dies_of_its_emulation_is_booted_again_and_no_other(
     monkeypatch.setattr(machine, "check_tools", lambda: None)
     monkeypatch.setattr(machine, "acceleration", lambda kernel: "tcg")
     monkeypatch.setattr(machine, "_running", running)
-    with pytest.raises(machine.GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
+    with pytest.raises(GuestFailed), machine.boot(Kernel("x", "x", Path("x"), None), ["/bin/true"]):
         pass
     assert len(begun) == boots
 

@@ -10,8 +10,8 @@ from mlockwipe.carriers import CARRIERS
 from mlockwipe.contract.case import Case
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import Result
-from mlockwipe.lab.kernel import Kernel, kernel
-from mlockwipe.lab.verify import Look, Run, Verdict, _is_of_chance, verify, verify_one
+from mlockwipe_lab.matrix.judge import Look, Run, Verdict, _is_of_chance, verify, verify_one
+from mlockwipe_lab.vm.kernel import Kernel, kernel
 from tests.wrong_supervisors import prefix
 
 pytestmark = [

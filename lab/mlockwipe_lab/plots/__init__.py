@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The pictures in docs/, drawn from what was measured."""
