@@ -20,7 +20,7 @@ SPACES = {
 
 
 def documented(heading: str, states: set[str]) -> dict[str, set[str]]:
-    """What may follow each state by the table below a heading; its first cell is empty where the state is the same."""
+    """What may follow each state, by the table below a heading. A row without a state is about the one above."""
     _, _, below = DOCUMENT.read_text().partition(f"\n{heading}\n")
     after: dict[str, set[str]] = {state: set() for state in states}
     state = ""
