@@ -102,7 +102,7 @@ def test_usage_error_is_one_sentence_with_status_2(
 
 
 def options(**changes: Any) -> dict[str, Any]:
-    plain = {"command": ["ls"], "strict": False, "unmap": True, "report": None, "audit": None, "verbosity": 0}
+    plain = {"command": ["ls"], "strict": False, "unmap": True, "report": None, "watch": None, "verbosity": 0}
     return plain | changes
 
 

@@ -13,7 +13,7 @@ import select
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
 from mlockwipe.memory.filters import filter_one
-from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
+from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, read_at_once
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -208,11 +208,10 @@ def _is_supervised() -> bool:
     pid = os.getppid()
     while pid > 1:
         try:
-            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-                name, _, rest = stat.read().partition("(")[2].rpartition(")")
+            name, _, rest = read_at_once(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
         except OSError:
             return False
-        if name == "mlockwipe-super":
+        if name == b"mlockwipe-super":
             return True
         pid = int(rest.split()[1])
     return False

@@ -9,7 +9,6 @@ the supervisor for the processes that had never locked anything and so were not 
 import os
 
 from mlockwipe.linux import prctl
-from mlockwipe.linux.wait import WALL, End
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.supervisor import launch, short_run
 from mlockwipe.supervisor.channel import Channel
@@ -71,7 +70,7 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     left = _Left()
     while (message := ours.receive()) is not None:
         left.take(message)
-    _, status = os.waitpid(supervisor, WALL)
+    _, status = os.waitpid(supervisor, 0)
     if status == 0 or left.listener == -1:
         return
     prctl.set_name(b"mlockwipe-super")
@@ -138,6 +137,7 @@ def _take_over(
     pages: int,
     end: tuple[int, int] | None,
 ) -> None:
+    from mlockwipe.linux.wait import End
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 

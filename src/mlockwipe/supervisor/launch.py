@@ -5,7 +5,6 @@ import errno
 import os
 
 from mlockwipe.linux import prctl, ptrace, seccomp_filter, signals
-from mlockwipe.linux.wait import WALL
 from mlockwipe.requirements import CAP_SYS_ADMIN, NO_PTRACE, has_capability, why_no_filter
 from mlockwipe.supervisor.channel import Channel
 
@@ -41,7 +40,7 @@ def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple
         return pid, _escort(pid, ours)
     except NotStarted:
         os.kill(pid, signals.SIGKILL)
-        os.waitpid(pid, WALL)
+        os.waitpid(pid, 0)
         raise
     finally:
         ours.close()
@@ -68,7 +67,7 @@ def _probe_ptrace(pid: int) -> None:
     try:
         ptrace.seize(pid, 0)
         ptrace.interrupt(pid)
-        os.waitid(os.P_PID, pid, os.WSTOPPED | WALL)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
         ptrace.detach(pid)
     except PermissionError:
         raise NotStarted(125, NO_PTRACE) from None

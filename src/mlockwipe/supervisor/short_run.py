@@ -8,7 +8,6 @@ something, and left off when by then the program has ended and left nothing behi
 import os
 import select
 
-from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -24,7 +23,7 @@ _PIECES = (  # of the supervisor, by what takes 2 to 5 ms
 )
 
 
-def wait(program: int, listener: int, front: Channel, journal: Journal) -> End | None:
+def wait(program: int, listener: int, front: Channel, journal: Journal) -> os.waitid_result | None:
     """How the program ended, if it did so in time and no descendant is left: it is reaped then.
 
     None otherwise. The supervisor may have been imported in part by then.
@@ -46,20 +45,20 @@ def wait(program: int, listener: int, front: Channel, journal: Journal) -> End |
     # A descendant, or a notification of one, would be left to whoever supervises; so would the death of the front.
     if pidfd not in ready or front.fileno() in ready or _children() != [program]:
         return None
-    found = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
-    assert found is not None
-    journal.note_end(found.si_status, found.si_code)  # for the guardian, should we be killed now
-    os.waitid(os.P_PID, program, os.WEXITED)
-    return End(program, found.si_status, found.si_code)
+    end = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
+    assert end is not None
+    journal.note_end(end.si_status, end.si_code)  # for the guardian, should we be killed now
+    return os.waitid(os.P_PID, program, os.WEXITED)
 
 
-def report(end: End, options: Options, front: Channel) -> None:
+def report(end: os.waitid_result, options: Options, front: Channel) -> None:
     """What the supervisor does when its last process has ended."""
+    exited = end.si_code == os.CLD_EXITED
     if options.report is not None or options.verbosity > 0:
         from mlockwipe.supervisor.report import Report
 
         report = Report(options.command, options.report)
-        report.status = {"exit" if end.exited else "signal": end.status}
+        report.status = {"exit" if exited else "signal": end.si_status}
         if options.verbosity > 0:
             front.send("say", report.summary())
         try:
@@ -67,7 +66,7 @@ def report(end: End, options: Options, front: Channel) -> None:
         except OSError as error:
             front.send("say", f"the report can't be written: {error}")
     front.send("ended")
-    front.send("exited" if end.exited else "killed", end.status)
+    front.send("exited" if exited else "killed", end.si_status)
 
 
 def _children() -> list[int] | None:
