@@ -29,6 +29,7 @@ _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 
 # Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
 _LOOK = os.WSTOPPED | os.WNOWAIT | WALL
+_LOOK_AT_ALL = _LOOK | os.WEXITED
 
 
 class TaskGone(Exception):
@@ -130,18 +131,12 @@ class End:
             return f"SIGRTMIN+{self.status - signal.SIGRTMIN}"
 
 
-def _decode(found: os.waitid_result) -> Stop | End:
-    if found.si_code in _ENDS:
-        return End(found.si_pid, found.si_status, found.si_code)
-    return _decode_stop(found)
-
-
 def _decode_stop(found: os.waitid_result) -> Stop:
     tid, status = found.si_pid, found.si_status
+    if status == _SECCOMP:
+        return SeccompStop(tid)
     if found.si_code == os.CLD_STOPPED:
         return UntracedStop(tid, status)
-    if status == _SECCOMP:  # by far the most frequent
-        return SeccompStop(tid)
     event, number = status >> 8, status & 0xFF
     if event == _EVENT_STOP:
         return GroupStop(tid, number) if number in _STOPPING else TrapStop(tid)
@@ -155,8 +150,14 @@ def look(*, sleep: bool = False) -> Stop | End | None:
 
     ChildProcessError without children.
     """
-    found = os.waitid(os.P_ALL, 0, _LOOK | os.WEXITED | (0 if sleep else os.WNOHANG))
-    return None if found is None else _decode(found)
+    found = os.waitid(os.P_ALL, 0, _LOOK_AT_ALL if sleep else _LOOK_AT_ALL | os.WNOHANG)
+    if found is None:
+        return None
+    if found.si_status == _SECCOMP:  # by far the most frequent; no end has such a status
+        return SeccompStop(found.si_pid)
+    if found.si_code in _ENDS:
+        return End(found.si_pid, found.si_status, found.si_code)
+    return _decode_stop(found)
 
 
 def look_for_stop(tid: int | None = None) -> Stop | None:

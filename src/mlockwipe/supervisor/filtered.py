@@ -70,14 +70,14 @@ class Filtered:
     # -- stops --------------------------------------------------------------------------------------------------
 
     def on_stop(self, task: Task, stop: Stop) -> None:
-        match stop:
-            case SeccompStop():
-                self._trapped.entered(task)
-            case SyscallStop():
-                self._trapped.returned(task)
-                ptrace.cont(task.tid)
-            case _:
-                self._resume(task, stop)
+        kind = type(stop)
+        if kind is SeccompStop:
+            self._trapped.entered(task)
+        elif kind is SyscallStop:
+            self._trapped.returned(task)
+            ptrace.cont(task.tid)
+        else:
+            self._resume(task, stop)
 
     def _resume(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
