@@ -9,8 +9,8 @@
  *
  * The functions in which the kernel releases pages are hooked by ftrace, as live
  * patches are: where there may be something to wipe, a wrapper is called instead.
- * It may sleep, and it calls the original behind its ftrace call. All else goes
- * on as if nothing was there.
+ * It may sleep where the function may, and it calls the original behind its
+ * ftrace call. All else goes on as if nothing was there.
  */
 
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -96,6 +96,7 @@ static atomic_long_t users;
 
 void mlocked_leave(void)
 {
+	VM_WARN_ON_ONCE(atomic_long_read(&users) <= 0);
 	atomic_long_dec(&users);
 }
 
@@ -108,6 +109,7 @@ static void notrace entered(unsigned long ip, unsigned long parent_ip,
 
 	if (bit < 0)
 		return;
+	cant_sleep();
 	while (hook->location != ip)
 		hook++;
 	if (hook->wants(regs)) {

@@ -66,6 +66,7 @@ struct page *linux_swap_cache_page(struct address_space *space,
 
 void linux_vma_mark(struct vm_area_struct *vma)
 {
+	lockdep_assert_held_write(&vma->vm_mm->mmap_lock);
 	vma->vm_flags |= VM_LOCKEDCOPY;
 }
 

@@ -63,9 +63,10 @@ struct page *linux_swap_cache_page(struct address_space *space,
 	return folio_file_page(folio, offset);
 }
 
-/* Of a VMA that nobody else knows yet: no lock, it may not sleep. */
+/* The VMA's own lock, for which it would sleep, has no other taker yet. */
 void linux_vma_mark(struct vm_area_struct *vma)
 {
+	lockdep_assert_held_write(&vma->vm_mm->mmap_lock);
 	vm_flags_init(vma, vma->vm_flags | VM_LOCKEDCOPY);
 }
 

@@ -103,6 +103,7 @@ static void wrap_unmap(struct mmu_gather *tlb, struct vm_area_struct *vma,
 	/* What is in there is of VMAs before this one. */
 	if (tlb->local.nr)
 		static_call(mlocked_tlb_flush_mmu)(tlb);
+	VM_WARN_ON_ONCE(tlb->active != &tlb->local || tlb->local.nr);
 	scope_enter(&scope);
 	static_call(orig_unmap)(tlb, vma, addr, end, details);
 	static_call(mlocked_tlb_flush_mmu)(tlb);
@@ -141,7 +142,7 @@ static void wrap_free_pages(void *pages, int nr)
 /*
  * free_swap_and_cache, of several entries from Linux 6.9 on: what of them is in
  * the swap cache waits until it has left it, and what was read ahead in the
- * meantime too. The page table lock is held, so swapoff does not get to its end.
+ * meantime too. The page table lock keeps swapoff from its end.
  */
 
 typedef int free_swap_fn(swp_entry_t entry, int nr);
@@ -166,6 +167,7 @@ static int wrap_free_swap(swp_entry_t entry, int nr)
 	struct scope *scope = scope_now();
 	int result = 0;
 
+	cant_sleep(); /* the page table lock is no argument */
 	for (nr = linux_nr_swap_entries(nr); nr > 0; nr--, entry.val++) {
 		struct page *page = cached_page(entry);
 
@@ -194,15 +196,13 @@ static bool look_at_fork(struct pt_regs *regs)
 	return false;
 }
 
-/*
- * munlock and munlockall in a child: it is done with its copies. The mmap_lock
- * is held for writing.
- */
+/* munlock and munlockall in a child: it is done with its copies. */
 
 static void unmark(unsigned long start, unsigned long end)
 {
 	struct vm_area_struct *vma;
 
+	lockdep_assert_held_write(&current->mm->mmap_lock);
 	for (; start < end; start = vma->vm_end) {
 		vma = find_vma(current->mm, start);
 		if (!vma || vma->vm_start >= end)
@@ -251,10 +251,7 @@ static int wrap_munlockall(int flags)
 	return error;
 }
 
-/*
- * do_wp_page, under the page table lock: a copy-on-write fault may leave the old
- * page behind with nobody.
- */
+/* do_wp_page: a copy-on-write fault may leave the old page behind with nobody. */
 
 typedef vm_fault_t wp_page_fn(struct vm_fault *vmf);
 DEFINE_STATIC_CALL_NULL(orig_wp_page, wp_page_fn);
@@ -266,6 +263,7 @@ static struct page *copied_page(struct vm_fault *vmf)
 	struct folio *folio;
 	struct page *page;
 
+	lockdep_assert_held(vmf->ptl);
 	if (!pte_present(vmf->orig_pte) || pte_special(vmf->orig_pte) ||
 	    is_zero_pfn(pfn) || !pfn_valid(pfn))
 		return NULL;
@@ -335,13 +333,17 @@ static int wrap_collapse(struct mm_struct *mm, unsigned long addr,
 	return result;
 }
 
-/* From here on the mmap_lock is held for writing, and nothing is allocated. */
+/* From here on nothing is allocated, so only the small pages are freed. */
 static bool look_at_collapse(struct pt_regs *regs)
 {
 	struct scope *scope = scope_now();
 
-	if (scope && scope->collapse)
-		scope->locked = is_locked((void *)regs->di);
+	if (scope && scope->collapse) {
+		struct vm_area_struct *vma = (void *)regs->di;
+
+		lockdep_assert_held_write(&vma->vm_mm->mmap_lock);
+		scope->locked = is_locked(vma);
+	}
 	return false;
 }
 
@@ -389,7 +391,7 @@ static int wrap_merge(struct vm_area_struct *vma, struct page *page,
  * rmap_walk, when it maps what has migrated to @folio, or was to. Its migration
  * entries may have been released meanwhile, in which nobody sees a page: what is
  * not mapped by now, and was, has been. When a locked VMA maps it by now, what
- * is left in the old folio goes too. Both are locked.
+ * is left in the old folio goes too.
  */
 
 typedef void walk_fn(struct folio *folio, struct rmap_walk_control *rwc);
@@ -409,6 +411,8 @@ static void wrap_walk(struct folio *folio, struct rmap_walk_control *rwc)
 	struct folio *source = linux_migration_source(rwc->arg);
 	struct scope scope = { .migration = true };
 
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(source), source);
 	scope_enter(&scope);
 	static_call(orig_walk)(folio, rwc);
 	scope_leave(&scope);

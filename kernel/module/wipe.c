@@ -31,6 +31,10 @@ static void zero_pages(struct page *page, unsigned int nr)
 {
 	long wiped = 0;
 
+	/* No spinlock is held, at most RCU's read lock (khugepaged, Linux 6.12). */
+	if (IS_ENABLED(CONFIG_PREEMPT_RCU))
+		lockdep_assert_preemption_enabled();
+
 	for (; nr; nr--, page++) {
 		if (PageHWPoison(page))
 			continue;
@@ -48,9 +52,10 @@ bool mlocked_page_mapped(struct folio *folio, struct page *page)
 	return atomic_read(&page->_mapcount) >= 0;
 }
 
-/* With the folio locked: it keeps migration, swap-in and split away. */
+/* The folio's lock keeps migration, swap-in and split away. */
 static bool page_in_use(struct folio *folio, struct page *page)
 {
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
 	/* It was KSM's or shmem's that had the swap entry. */
 	if (folio->mapping && !mlocked_is_anon(folio))
 		return true;
@@ -62,9 +67,9 @@ static bool page_in_use(struct folio *folio, struct page *page)
 
 /*
  * Are @refs of ours all the references to @folio but those of its mappings and
- * of the swap cache? The folio is locked. It is asked again after a page was
- * found unused: that page is not mapped again, and whoever has used it and still
- * refers to it did so before it was unmapped.
+ * of the swap cache? It is asked again after a page was found unused: that page
+ * is not mapped again, and whoever has used it and still refers to it did so
+ * before it was unmapped.
  *
  * For a folio that is mapped elsewhere the two counts can't be read at once. A
  * reference is taken before the mapcount is raised and dropped after it was
@@ -74,6 +79,8 @@ static bool only_refs(struct folio *folio, int refs)
 {
 	int mapcount = linux_folio_mapcount(folio);
 
+	VM_WARN_ON_ONCE_FOLIO(!folio_test_locked(folio), folio);
+	VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio) < refs, folio);
 	if (folio_test_large(folio) && folio_maybe_dma_pinned(folio))
 		return false;
 	if (folio_test_swapcache(folio)) {
@@ -132,6 +139,7 @@ void mlocked_defer_page(struct page *page)
 	unsigned long pfn = page_to_pfn(page);
 	int err;
 
+	VM_WARN_ON_ONCE_PAGE(!page_count(page), page);
 	do {
 		err = xa_insert(&waiting_pages, pfn, xa_mk_value(counted),
 				GFP_ATOMIC | __GFP_NOWARN);
@@ -300,6 +308,7 @@ void mlocked_stop(void)
 		put_page(pfn_to_page(pfn));
 		left++;
 	}
+	VM_WARN_ON_ONCE(!xa_empty(&waiting_pages));
 	if (left)
 		pr_warn("%lu pages that others still refer to are not wiped\n",
 			left);
@@ -312,6 +321,7 @@ void mlocked_stop(void)
 static inline bool wipe_at_once(struct folio *folio, struct page *page,
 				unsigned int nr, int refs)
 {
+	VM_WARN_ON_ONCE_FOLIO(folio_ref_count(folio) < refs, folio);
 	/* Nobody else knows of it. */
 	if (folio_ref_count(folio) == refs) {
 		zero_pages(page, nr);
@@ -328,7 +338,7 @@ static inline bool wipe_at_once(struct folio *folio, struct page *page,
  * Of the @nr pages from @page on, which were just unmapped. @refs: the
  * references to the folio that the caller knows of. @maybe: only the first page
  * is known to be one of them, the others are if nobody uses them. Returns
- * whether a page was deferred. May not sleep.
+ * whether a page was deferred.
  */
 static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 		       int refs, bool maybe)
@@ -338,6 +348,7 @@ static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 	if (wipe_at_once(folio, page, nr, refs))
 		return false;
 
+	non_block_start();
 	locked = folio_trylock(folio);
 	if (locked)
 		static_call(mlocked_folio_free_swap)(folio);
@@ -356,6 +367,7 @@ static bool wipe_pages(struct folio *folio, struct page *page, unsigned int nr,
 	}
 	if (locked)
 		folio_unlock(folio);
+	non_block_end();
 	return deferred;
 }
 
@@ -384,6 +396,7 @@ static bool wipe_run(struct folio *folio, struct gather_iter iter,
 		bool maybe = refs == 1 && folio_test_pmd_mappable(folio) &&
 			     page == folio_page(folio, 0);
 
+		VM_WARN_ON_ONCE_FOLIO(page_folio(page) != folio, folio);
 		if (maybe)
 			nr = folio_nr_pages(folio);
 		deferred |= wipe_pages(folio, page, nr, refs, maybe);
@@ -402,6 +415,9 @@ bool mlocked_wipe_gather(struct mmu_gather *tlb)
 	struct page *page;
 	unsigned int nr;
 
+	VM_WARN_ON_ONCE(tlb->freed_tables || tlb->cleared_ptes ||
+			tlb->cleared_pmds || tlb->cleared_puds ||
+			tlb->cleared_p4ds);
 	static_call(mlocked_lru_add_drain)();
 	while (linux_gather_next(&next, &page, &nr)) {
 		struct folio *folio = page_folio(page);
