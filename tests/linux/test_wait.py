@@ -11,6 +11,7 @@ import pytest
 
 from mlockwipe.linux import prctl, ptrace, wait
 from mlockwipe.linux.arch import NATIVE
+from mlockwipe.linux.clone import raw_fork
 from mlockwipe.linux.libseccomp import RET_TRACE, compile_filter
 from mlockwipe.linux.seccomp_filter import install_with_listener
 from mlockwipe.linux.wait import (
@@ -289,6 +290,16 @@ def test_without_children_there_is_nothing_to_wait_for() -> None:
 
     with child(body) as pid:
         assert end_of(pid).status == 0
+
+
+def test_a_child_that_sends_no_signal_at_its_end_is_waited_for_too() -> None:
+    pid = raw_fork(0)
+    if pid == 0:
+        os._exit(7)
+    assert end_of(pid).status == 7
+    wait.reap(pid)
+    with pytest.raises(ChildProcessError):
+        is_to_be_waited_for(pid)
 
 
 def test_a_stop_that_was_awaited_is_taken() -> None:
