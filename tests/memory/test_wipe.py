@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.linux import mm, procfs, ptrace
-from mlockwipe.linux.arch import PAGE_SIZE
-from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
+from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
+from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from mlockwipe.memory import wipe
 from mlockwipe.memory.files import Files
 from mlockwipe.memory.keeper import Keeper
@@ -33,7 +33,7 @@ def mapped(
     """A mapping of this process, with an unreadable page before and behind it, so that it stays one of its own."""
     room = mm.mmap(0, length + 2 * PAGE_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS)
     at = room + PAGE_SIZE
-    mm.mmap(at, length, protection, flags | 0x10, fd)  # MAP_FIXED
+    mm.mmap(at, length, protection, flags | MAP_FIXED, fd)
     yield at
     mm.munmap(room, length + 2 * PAGE_SIZE)
 
@@ -140,13 +140,6 @@ def test_of_a_shared_file_nothing_is(own_files: Files, file: int) -> None:
         assert sensitive(own_files, at, 4 * PAGE_SIZE) == []
 
 
-@pytest.mark.usefixtures("way")
-def test_what_the_kernel_maps_itself_is_not(own_files: Files) -> None:
-    named = [vma for vma in procfs.vmas(own_files.maps, 0, 1 << 47) if vma.name in ("[vdso]", "[vvar]")]
-    assert named
-    assert not [*wipe.sensitive_pages(own_files, [(vma.start, vma.end) for vma in named])]
-
-
 def test_memory_of_a_device_is_not(own_files: Files, file: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its pages look anonymous. There is no such device here, so the flags say that it is one."""
     with mapped(4 * PAGE_SIZE, RW, MAP_PRIVATE, file) as at:
@@ -180,6 +173,15 @@ def kept_child(body: Callable[[], object]) -> Iterator[Keeper]:
             yield keeper
         finally:
             keeper.let_go()
+
+
+def test_what_the_kernel_maps_itself_is_not_sensitive() -> None:
+    """Not even where a debugger has written to it, which makes the page an anonymous one."""
+    with kept_child(lambda: None) as keeper:
+        (vdso,) = [vma for vma in procfs.vmas(keeper.files.maps, 0, TASK_SIZE) if vma.name == "[vdso]"]
+        os.pwrite(keeper.files.memory, content(keeper, vdso.start, 1), vdso.start)
+        assert procfs.anonymous_pages(keeper.files.pagemap, vdso.start, vdso.end)
+        assert not runs_of(keeper, vdso.start, vdso.end - vdso.start)
 
 
 @pytest.fixture
