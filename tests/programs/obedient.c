@@ -51,6 +51,13 @@ static void *exits(void *unused)
 	return unused;
 }
 
+static void *executes(void *unused)
+{
+	execlp("cat", "cat", NULL);
+	check(0, "execlp");
+	return unused;
+}
+
 static void say(const char *line)
 {
 	check(write(1, line, strlen(line)) == (ssize_t)strlen(line), "write");
@@ -167,8 +174,11 @@ int main(int argc, char **argv)
 			check(pthread_create(&thread, NULL, exits, NULL) == 0, "pthread_create");
 			break;
 		case 'e': /* exec */
-			execlp("cat", "cat", NULL);
-			check(0, "execlp");
+			executes(NULL);
+			break;
+		case 'E': /* exec by another thread */
+			check(pthread_create(&thread, NULL, executes, NULL) == 0, "pthread_create");
+			pthread_join(thread, NULL);
 			break;
 		case 'a': /* exec a program like this one, locking anew */
 			execv("/proc/self/exe", argv);

@@ -73,9 +73,10 @@ def test_a_fatal_signal_arrives_as_it_was_sent(number: int) -> None:
 
 
 @threads
-def test_exec_and_the_new_program_goes_on(threads: int) -> None:
+@pytest.mark.parametrize("order", ["e", "E"], ids=["main", "another-thread"])
+def test_exec_and_the_new_program_goes_on(threads: int, order: str) -> None:
     with obedient(threads) as (program, _), attached(program) as attachment:
-        program.order("e")
+        program.order(order)
         assert program.tell("\n") == [""]  # cat answers: the exec is done
         gone(program)
         assert attachment.process.poll() is None
@@ -83,6 +84,14 @@ def test_exec_and_the_new_program_goes_on(threads: int) -> None:
         program.process.stdin.close()
         assert program.end() == 0
         assert attachment.end() == 0
+
+
+@pytest.mark.parametrize("order", ["e", "E"], ids=["main", "another-thread"])
+def test_exec_without_attach_leaks(order: str) -> None:
+    with obedient() as (program, _):
+        program.order(order)
+        assert program.tell("\n") == [""]
+        gone(program, dirty=PART)
 
 
 def test_what_a_new_program_locks_after_exec_is_covered() -> None:
@@ -224,6 +233,42 @@ def test_several_processes() -> None:
         second.end()
         gone(second)
         assert attachment.end() == 0
+
+
+# Of a newborn task nothing can be read: no file can be opened on the whole system.
+WITHOUT_FILES = """
+import errno, os, sys
+from mlockwipe.cli import main
+from mlockwipe.linux import procfs
+status_field = procfs.status_field
+def refused(pid, field):
+    if field == "Tgid":
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+    return status_field(pid, field)
+procfs.status_field = refused
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("order", "answer"), [("f", "had a child"), ("s", "ran it")], ids=["fork", "vfork"])
+def test_a_child_that_nothing_can_be_read_of_goes_on_and_all_others_stay_covered(order: str, answer: str) -> None:
+    with obedient() as (program, _), obedient() as (other, _):
+        mlockwipe = (sys.executable, "-c", WITHOUT_FILES)
+        with attaching(str(program.pid), str(other.pid), prefix=mlockwipe) as attachment:
+            attachment.await_covered(program.pid, other.pid)
+            assert program.tell(order) == [answer]
+            assert program.tell("?") == ["well"]
+            program.kill()
+            program.end()
+            pages = program.look()
+            left = PART if order == "f" else 0  # what that child had inherited, as was said
+            assert (pages.total, pages.dirty) == (PART + left, left)
+            other.kill()
+            other.end()
+            gone(other)
+            assert attachment.end() == 0
+            assert any("can't be covered: the kernel tells nothing of it" in line for line in attachment.said)
+            assert any("Too many open files in system" in line for line in attachment.said)
 
 
 def test_a_stopped_program_stays_stopped_and_is_covered() -> None:

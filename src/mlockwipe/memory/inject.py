@@ -24,8 +24,11 @@ from mlockwipe.linux.wait import (
     await_stop,
 )
 
-_ALL_SIGNALS = (1 << 64) - 1
 _SIGTRAP = 5
+_ALL_SIGNALS = (1 << 64) - 1
+# What a task blocks while it executes calls for us. Not SIGTRAP: the trap after a step, finding it blocked, takes the
+# program's handler for it away (force_sig_info_to_task in kernel/signal.c, Linux 6.18).
+MASK = _ALL_SIGNALS & ~signals.as_bits((_SIGTRAP, signals.SIGKILL, signals.SIGSTOP))
 
 
 class Injection:
@@ -48,7 +51,7 @@ class Injection:
         try:
             self._registers = ptrace.get_registers(self.tid)
             self._mask = ptrace.get_signal_mask(self.tid)
-            ptrace.set_signal_mask(self.tid, _ALL_SIGNALS)
+            ptrace.set_signal_mask(self.tid, MASK)
         except ProcessLookupError:
             raise TaskGone(self.tid) from None
         return self
@@ -77,10 +80,14 @@ class Injection:
         try:
             self._load(name, arguments)
             ptrace.single_step(self.tid)
-            while not _has_stepped(stop := await_stop(self.tid)):
+            while True:
+                stop = await_stop(self.tid)
+                registers = ptrace.get_registers(self.tid)
+                # Before the call has been executed, somebody else may have sent a SIGTRAP.
+                if _is_trap(stop) and registers.executed_at() == self.instruction:
+                    return registers.result
                 self._on_other_stop(stop)
                 ptrace.single_step(self.tid)
-            return ptrace.get_registers(self.tid).result
         except ProcessLookupError:
             raise TaskGone(self.tid) from None
 
@@ -98,10 +105,14 @@ class Injection:
         return self._cloned, result
 
     def point_at(self, name: str, *arguments: int) -> None:
-        """Make this call what the task does for good when it is let go, instead of what it was doing."""
+        """Make this call what the task does for good when it is let go, instead of what it was doing.
+
+        All signals are blocked then.
+        """
         self._restore = False
         try:
             self._load(name, arguments)
+            ptrace.set_signal_mask(self.tid, _ALL_SIGNALS)
         except ProcessLookupError:
             raise TaskGone(self.tid) from None
 
@@ -122,8 +133,8 @@ class Injection:
                 self._deferred.append(number)
 
 
-def _has_stepped(stop: Stop) -> bool:
-    return type(stop) is SignalStop and stop.signal == _SIGTRAP
+def _is_trap(stop: Stop) -> bool:
+    return isinstance(stop, SignalStop) and stop.signal == _SIGTRAP
 
 
 def _tgid(tid: int) -> int:

@@ -232,14 +232,15 @@ def _clone_aside(program: Injection) -> int:
     middle, middle_there = program.clone()
     pid = 0
     try:
-        _bring_here(middle)
-        with Injection(middle, program.abi, program.instruction) as between:
-            pid, _ = between.clone()  # inherits the CPU
-        end_task(middle)
-        with contextlib.suppress(TaskGone):  # then the keeper has the memory of a program that is dead
-            program.call("wait4", middle_there, 0, WALL, 0)
+        try:
+            _bring_here(middle)
+            with Injection(middle, program.abi, program.instruction) as between:
+                pid, _ = between.clone()  # inherits the CPU
+        finally:
+            end_task(middle)
+            with contextlib.suppress(TaskGone):  # then the keeper has the memory of a program that is dead
+                program.call("wait4", middle_there, 0, WALL, 0)
     except BaseException:
-        end_task(middle)
         if pid:
             end_task(pid)
         raise

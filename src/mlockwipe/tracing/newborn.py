@@ -3,17 +3,15 @@
 
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import kcmp, procfs, ptrace
 from mlockwipe.linux.mman import CLONE_VM
 from mlockwipe.linux.wait import EVENT_VFORK
 from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.inject import MASK
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.task import Task
-
-_ALL_BLOCKED = (1 << 64) - 1 & ~(1 << signal.SIGKILL - 1) & ~(1 << signal.SIGSTOP - 1)
 
 
 def share_memory(child: int, maker: Task, event: int) -> bool:
@@ -66,5 +64,5 @@ def orphan(
 
 
 def is_helper(tid: int) -> bool:
-    """Whether a newborn was cloned for a keeper: with all signals blocked, and to send none at its end."""
-    return ptrace.get_signal_mask(tid) == _ALL_BLOCKED and procfs.stat_fields(tid)[35] == "0"
+    """Whether a newborn was cloned for a keeper: with signals blocked as by an injection, and to send none."""
+    return ptrace.get_signal_mask(tid) == MASK and procfs.stat_fields(tid)[35] == "0"
