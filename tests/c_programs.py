@@ -11,7 +11,7 @@ import pytest
 
 SOURCES = Path(__file__).with_name("programs")
 
-needs_gcc = pytest.mark.needs_program("gcc", "gcc")
+needs_gcc = pytest.mark.needs_gcc("gcc libc6-dev")
 
 
 @functools.cache

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Marks for tests of real programs: missing, they are skipped by name for a user and a failure in CI."""
+"""Marks for what a test needs of the machine: missing, it is a skip with its name for a user and a failure in CI."""
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
+import subprocess
 
 import pytest
+
+from mlockwipe.kernel.packages import cache, candidate
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -21,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs_library(soname, package): the test loads this library of that Debian package"
     )
+    config.addinivalue_line("markers", "needs_gcc(packages, *flags): the test compiles a C program with these flags")
+    config.addinivalue_line("markers", "needs_debians_linux(series): the test fetches packages of it, once, by apt")
+    config.addinivalue_line(
+        "markers", "needs_pid_namespace: the test runs a program as process 1 of one, by unshare(1)"
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -28,13 +37,27 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need(mark.args[0], mark.args[1], is_there=shutil.which(mark.args[0]) is not None)
     for mark in item.iter_markers("needs_library"):
         need(mark.args[0], mark.args[1], is_there=_loads(mark.args[0]))
+    for mark in item.iter_markers("needs_gcc"):
+        packages, *flags = mark.args
+        need(" ".join(("gcc", *flags)), packages, is_there=_compiles(*flags))
+    for mark in item.iter_markers("needs_debians_linux"):
+        (series,) = mark.args
+        if candidate(f"linux-source-{series}") is None and not any(cache().glob(f"linux-*-{series}*")):
+            lack(f"apt does not know Debian's Linux {series}: apt-get update, on Debian 12")
+    if item.get_closest_marker("needs_pid_namespace"):
+        need("unshare", "util-linux", is_there=shutil.which("unshare") is not None)
+        if why := _why_no_pid_namespace():
+            lack(f"no PID namespace can be made here: {why}")
 
 
 def need(name: str, package: str, *, is_there: bool) -> None:
     """Skip the running test, or fail it where CI=true, unless `name` is there."""
-    if is_there:
-        return
-    reason = f"{name} is not installed: apt-get install {package}"
+    if not is_there:
+        lack(f"{name} is not installed: apt-get install {package}")
+
+
+def lack(reason: str) -> None:
+    """Skip the running test, or fail it where CI=true."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -46,3 +69,22 @@ def _loads(soname: str) -> bool:
     except OSError:
         return False
     return True
+
+
+@functools.cache
+def _compiles(*flags: str) -> bool:
+    """Whether a C program can be made, for which gcc without the C library's headers is not enough."""
+    if shutil.which("gcc") is None:
+        return False
+    program = "#include <stdio.h>\nint main(void) { return 0; }\n"
+    done = subprocess.run(
+        ["gcc", *flags, "-x", "c", "-o", "/dev/null", "-"], input=program, capture_output=True, text=True
+    )
+    return done.returncode == 0
+
+
+@functools.cache
+def _why_no_pid_namespace() -> str:
+    """What unshare(1) says where it makes none: for an ordinary user, in many containers, in a plain chroot."""
+    done = subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True, text=True)
+    return done.stderr.strip()

@@ -114,6 +114,7 @@ def test_a_configuration_that_can_not_have_the_option_is_refused(tmp_path: Path)
     module._configure(tmp_path, tmp_path, "CONFIG_X=y\nCONFIG_INIT_MLOCKED_ON_FREE=y\n", whole=True)
 
 
+@pytest.mark.needs_program("xz", "xz-utils")
 def test_the_sources_are_unpacked_whole_and_nothing_else_of_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_place_where_nothing_can_be_built_is_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.needs_program("patch", "patch")
 @pytest.mark.parametrize("patched", [True, False])
 def test_a_kernel_is_built_with_the_series_or_without(
     patched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -34,13 +34,14 @@ RACES = 3  # pages at most that are left by races which the module can't see (do
 needs_headers = [
     pytest.mark.needs_program("gcc-12", "gcc-12"),
     pytest.mark.needs_program("make", "make"),
+    pytest.mark.needs_program("depmod", "kmod"),
+    pytest.mark.needs_debians_linux("6.12"),
     pytest.mark.timeout(900),
 ]
 needs_a_guest = [
     *needs_headers,
     pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),
     pytest.mark.needs_program("busybox", "busybox-static"),
-    pytest.mark.needs_program("depmod", "kmod"),
 ]
 
 
@@ -48,6 +49,8 @@ needs_a_guest = [
 
 
 @pytest.mark.needs_program("perl", "perl")
+@pytest.mark.needs_program("xz", "xz-utils")
+@pytest.mark.needs_debians_linux("6.12")
 @pytest.mark.timeout(900)
 def test_checkpatch_has_nothing_to_say() -> None:
     files = [str(path) for path in sources() if path.suffix in (".c", ".h")]

@@ -17,7 +17,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("series", SERIES)
+@pytest.mark.parametrize(
+    "series", [pytest.param(series, marks=pytest.mark.needs_debians_linux(series)) for series in SERIES]
+)
 def test_git_am_and_checkpatch_take_the_series(series: str, tmp_path: Path) -> None:
     tree = debian_source(series)
     am(series, tree, tmp_path)

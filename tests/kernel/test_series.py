@@ -12,6 +12,8 @@ from mlockwipe.errors import Refused
 from mlockwipe.kernel.series import SERIES, apply, home, patches, touched, without, write
 from tests.running import MLOCKWIPE
 
+needs_patch = pytest.mark.needs_program("patch", "patch")
+
 FIRST = """Subject: first
 ---
 --- a/mm/old.c
@@ -59,6 +61,7 @@ def contents(tree: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in (tree / "mm").iterdir()}
 
 
+@needs_patch
 def test_a_series_is_applied_in_its_order(tree: Path, tmp_path: Path) -> None:
     both = series(tmp_path, FIRST, SECOND)
     assert touched(both) == ({"mm/old.c", "mm/other.c"}, {"mm/new.c"})
@@ -66,6 +69,7 @@ def test_a_series_is_applied_in_its_order(tree: Path, tmp_path: Path) -> None:
     assert contents(tree) == {"old.c": "one\none and a half\ntwo\n", "other.c": "four\n", "new.c": "new\nnewer\n"}
 
 
+@needs_patch
 def test_what_is_applied_already_is_not_written_again(tree: Path, tmp_path: Path) -> None:
     both = series(tmp_path, FIRST, SECOND)
     apply(both, tree)
@@ -75,6 +79,7 @@ def test_what_is_applied_already_is_not_written_again(tree: Path, tmp_path: Path
     assert {path.stat().st_mtime for path in (tree / "mm").iterdir()} == {1}
 
 
+@needs_patch
 def test_a_newer_version_of_the_series_replaces_the_older(tree: Path, tmp_path: Path) -> None:
     apply(series(tmp_path, FIRST, SECOND), tree)
     apply(series(tmp_path, FIRST.replace("a half", "three quarters"), SECOND), tree)
@@ -82,6 +87,7 @@ def test_a_newer_version_of_the_series_replaces_the_older(tree: Path, tmp_path: 
     assert contents(tree)["other.c"] == "four\n"
 
 
+@needs_patch
 def test_a_tree_that_the_series_does_not_fit_stays_as_it_was(tree: Path, tmp_path: Path) -> None:
     (tree / "mm" / "other.c").write_text("something else\n")
     before = contents(tree)
@@ -90,6 +96,7 @@ def test_a_tree_that_the_series_does_not_fit_stays_as_it_was(tree: Path, tmp_pat
     assert contents(tree) == before
 
 
+@needs_patch
 def test_a_file_that_is_not_there_is_named(tree: Path, tmp_path: Path) -> None:
     (tree / "mm" / "other.c").unlink()
     before = contents(tree)
@@ -98,6 +105,7 @@ def test_a_file_that_is_not_there_is_named(tree: Path, tmp_path: Path) -> None:
     assert contents(tree) == before
 
 
+@needs_patch
 def test_a_tree_has_a_twin_without_the_series(tree: Path, tmp_path: Path) -> None:
     before = contents(tree)
     both = series(tmp_path, FIRST, SECOND)
@@ -108,6 +116,7 @@ def test_a_tree_has_a_twin_without_the_series(tree: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "patched" / ".before-init_mlocked").exists()
 
 
+@needs_patch
 def test_a_twin_stays_as_it_is_when_the_series_changes(tree: Path, tmp_path: Path) -> None:
     """Although what neither version of the series has touched before is one file on the disk."""
     before = contents(tree)
@@ -119,6 +128,7 @@ def test_a_twin_stays_as_it_is_when_the_series_changes(tree: Path, tmp_path: Pat
     assert contents(tmp_path / "twin") == before
 
 
+@needs_patch
 def test_a_script_can_be_executed_after_it_was_patched(tree: Path, tmp_path: Path) -> None:
     (tree / "mm" / "old.c").chmod(0o755)
     apply(series(tmp_path, FIRST), tree)

@@ -115,6 +115,7 @@ def test_why_a_package_does_not_arrive_is_said_and_nothing_is_left(tools: Path, 
 
 def test_without_room_in_the_cache_nothing_is_fetched(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script(tools / "apt-get", f"touch {tools}/ran")
+    script(tools / "depmod", "true")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10 << 30, 10 << 30, 1 << 20))
     with pytest.raises(Refused, match=r"has no room for a kernel: make 640 MiB free there, .*XDG_CACHE_HOME"):
         kernel("debian-6.1")

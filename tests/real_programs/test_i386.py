@@ -13,10 +13,13 @@ from tests.running import MLOCKWIPE, marked, run_bare, run_supervised
 pytestmark = needs_gcc
 
 ABIS = {"32-bit": ("-m32",), "int80": ("-DINT80",), "64-bit": ()}
+each_abi = pytest.mark.parametrize(
+    "abi", [pytest.param("32-bit", marks=pytest.mark.needs_gcc("gcc-multilib", "-m32")), "int80", "64-bit"]
+)
 WAYS = {"exits": 3, "mlock2": 3, "mlockall": 3, "killed": -signal.SIGKILL}
 
 
-@pytest.mark.parametrize("abi", ABIS)
+@each_abi
 @pytest.mark.parametrize("way", WAYS)
 def test_locked_pages_are_wiped_and_were_left_bare(abi: str, way: str) -> None:
     program = compiled("locks", *ABIS[abi])
@@ -32,7 +35,7 @@ def test_locked_pages_are_wiped_and_were_left_bare(abi: str, way: str) -> None:
     assert supervised.report["unprotected"] == []
 
 
-@pytest.mark.parametrize("abi", ABIS)
+@each_abi
 @pytest.mark.parametrize("supervised", [True, False])
 def test_munmap_wipes_while_the_program_lives_on(abi: str, supervised: bool) -> None:
     prefix = [MLOCKWIPE, "run", "--"] if supervised else []

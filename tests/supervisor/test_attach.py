@@ -202,8 +202,7 @@ def test_a_sandboxed_program_is_covered_and_stays_in_its_sandbox() -> None:
             gone(program, shown=2 * PART)
 
 
-@as_root
-@pytest.mark.needs_program("unshare", "util-linux")
+@pytest.mark.needs_pid_namespace
 def test_process_1_of_a_pid_namespace_which_kills_its_keeper_before_it_is_dead() -> None:
     with obedient(2, UNSHARE) as (program, _):
         program.aim_at_child()

@@ -11,7 +11,6 @@ from tests.running import MLOCKWIPE, run_bare, run_supervised
 from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, python_for_nobody
 
 needs_strace = pytest.mark.needs_program("strace", "strace")
-needs_unshare = pytest.mark.needs_program("unshare", "util-linux")
 
 LOCK = """
 import ctypes, os, sys
@@ -61,7 +60,7 @@ def test_a_program_with_its_own_notification_listener_is_told_that_there_is_one(
     assert outcome.err.count("\n") == 1
 
 
-@needs_unshare
+@pytest.mark.needs_pid_namespace
 def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
     orphans = (
         "import os, sys\n"
@@ -81,7 +80,7 @@ def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
         assert outcome.err == ""
 
 
-@needs_unshare
+@pytest.mark.needs_pid_namespace
 def test_as_process_1_it_ends_with_the_shells_status_for_a_signal() -> None:
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
     outcome = run_bare(

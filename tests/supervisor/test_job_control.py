@@ -14,17 +14,39 @@ from tests.running import MLOCKWIPE
 from tests.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
 
 LOCK = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
+# It waits in select() with a wakeup descriptor: a signal between Python's last look for one and its read() of a line
+# would be handled only when the line is there. In the background it reads at once, for the terminal to stop it.
 PROGRAM = """
-import os, signal, sys
+import os, select, signal, sys
 counts = dict.fromkeys(("SIGINT", "SIGTSTP", "SIGCONT", "SIGQUIT"), 0)
 def count(number, frame):
     counts[signal.Signals(number).name] += 1
     print(signal.Signals(number).name, counts[signal.Signals(number).name], flush=True)
 for name in sys.argv[1:]: signal.signal(getattr(signal, name), count)
+woken, wakes = os.pipe2(os.O_NONBLOCK)
+signal.set_wakeup_fd(wakes)
 print("ready", flush=True)
-for line in sys.stdin:
+while True:
+    if os.isatty(0) and os.tcgetpgrp(0) == os.getpgrp():
+        found, _, _ = select.select([0, woken], [], [])
+        if woken in found: os.read(woken, 512)
+        if 0 not in found: continue
+    line = sys.stdin.readline()
+    if not line: break
     print("read", line, end="", flush=True)
     if line == "end\\n": sys.exit(5)
+"""
+# `mlockwipe` of which one process is late in leaving the process group of the program.
+LATE = """
+import os, sys, time
+from mlockwipe.cli import main
+front, leave = os.getpid(), os.setpgid
+def late(pid, group):
+    me = "front" if os.getpid() == front else open("/proc/self/comm").read().strip()
+    if me == "{late}": time.sleep(1)
+    leave(pid, group)
+os.setpgid = late
+sys.exit(main())
 """
 
 
@@ -92,11 +114,14 @@ def test_bg_continues_it_and_it_stops_when_it_reads_the_terminal(user: Terminal,
 
 
 @pytest.mark.parametrize("source", ["", LOCK], ids=["never-locks", "locks"])
-def test_it_can_be_killed_while_it_is_stopped(source: str) -> None:
+@pytest.mark.parametrize("late", ["nobody", "front", "mlockwipe-super"])
+def test_it_can_be_killed_while_it_is_stopped(source: str, late: str) -> None:
     """Without a terminal: the group is stopped and killed, and the one who waits for the front sees both."""
     program = f"{source}print('ready', flush=True)\nimport signal\nwhile True: signal.pause()"
-    command = [MLOCKWIPE, "run", "--", sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0) as front:
+    mlockwipe = [MLOCKWIPE] if late == "nobody" else [sys.executable, "-c", LATE.format(late=late)]
+    with subprocess.Popen(
+        [*mlockwipe, "run", "--", sys.executable, "-c", program], stdout=subprocess.PIPE, process_group=0
+    ) as front:
         assert front.stdout is not None
         front.stdout.readline()
         os.killpg(front.pid, signal.SIGSTOP)

@@ -24,8 +24,7 @@ def test_a_signal_that_it_ignores_interrupts_nothing(threads: int) -> None:
         assert program.end() == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-@pytest.mark.needs_program("unshare", "util-linux")
+@pytest.mark.needs_pid_namespace
 def test_process_1_of_a_pid_namespace_ends_and_is_wiped() -> None:
     """It kills all others in there first, its keeper too, and waits for their ends."""
     with obedient(1, (*MLOCKWIPE, "run", "--", *UNSHARE)) as (program, processes):

@@ -2,7 +2,8 @@
 """Messages between front, guardian and supervisor, one a datagram of a sequenced-packet socket.
 
 To the front: `started PROGRAM SUPERVISOR`, `say TEXT`, `failed STATUS TEXT`, and last `exited CODE`
-or `killed SIGNAL`, after `ended` when no descendant is left either. To the guardian: `program PID`, `keeper PID`,
+or `killed SIGNAL`, after `ended` when no descendant is left either. From the front: `apart`, once it has left the
+program's process group. To the guardian: `program PID`, `keeper PID`,
 `gone PID`. Descriptors travel beside them.
 """
 

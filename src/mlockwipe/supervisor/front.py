@@ -122,6 +122,7 @@ class _Front:
                 _say(self._options, rest)
             case "failed":
                 status, _, sentence = rest.partition(" ")
+                self._return_to_group()  # or `stty tostop` would stop us
                 _say(self._options, sentence, always=True)
                 return int(status)
         return None
@@ -131,11 +132,17 @@ class _Front:
             return
         with suppress(ProcessLookupError):
             self._program = os.pidfd_open(pid)
+        with suppress(OSError):  # it has ended
+            os.setpgid(self._guardian, self._guardian)
+        apart = False
         if os.getpid() != 1:
             # Process 1 would wait for ever at its end for the guardian's pid, its own group's number, to be free.
             with suppress(OSError):  # the leader of a session can't leave its group
                 os.setpgid(0, self._guardian)
-                self._apart = True
+                apart = True
+        self._forward()  # what the terminal sent before has reached the program too
+        self._apart = apart
+        self._channel.send("apart")
         ours = (2, self._channel.fileno(), self._signals)
         guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
 
@@ -149,10 +156,13 @@ class _Front:
             return status
         self._ended = status
         if not self._last:
-            with suppress(OSError):  # back to where ^C arrives
-                os.setpgid(0, self._group)
+            self._return_to_group()  # where ^C arrives
             _say(self._options, "the command has ended; what it left running is audited until it ends, or until ^C")
         return None
+
+    def _return_to_group(self) -> None:
+        with suppress(OSError):
+            os.setpgid(0, self._group)
 
     def _forward(self) -> None:
         for info in signalfd.read_signals(self._signals):

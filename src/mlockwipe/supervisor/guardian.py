@@ -59,8 +59,6 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
         os._exit(1)
     supervisors.close()
     prctl.set_name(b"mlockwipe-guard")
-    with suppress(OSError):
-        os.setpgid(0, 0)  # a group for the front to move into
     let_go_of_shell(front.fileno(), ours.fileno())
     import resource  # here, while the supervisor starts the program
 
@@ -102,18 +100,21 @@ def _supervise(
     save_area: SaveArea,
 ) -> None:
     try:
-        pid, listener = launch.start(options.command, filter_one, signal_mask)
+        pid, listener, child = launch.start(options.command, filter_one, signal_mask)
+        guardian.send("program", pid, fds=(listener,))
+        # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
+        # kernel does not let the terminal stop it. The front leaves as well before the program runs, which may be
+        # stopped at once: what stops it must not stop us, or the shell waits for ever.
+        with suppress(OSError):
+            os.setpgid(0, 0)
+        front.send("started", pid, os.getpid())
+        front.receive()
+        launch.go(pid, child)
     except launch.NotStarted as error:
         front.send("failed", error.status, str(error))
         return
     if path := launch.loses_privilege(options.command[0]):
         front.send("say", launch.SETUID_SENTENCE.format(path))
-    guardian.send("program", pid, fds=(listener,))
-    front.send("started", pid, os.getpid())
-    # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
-    # kernel does not let the terminal stop it.
-    with suppress(OSError):
-        os.setpgid(0, 0)
     let_go_of_shell(front.fileno(), guardian.fileno(), listener)
     end = short_run.wait(pid, listener, front, journal)
     if end is not None:

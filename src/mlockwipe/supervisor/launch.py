@@ -22,10 +22,11 @@ class NotStarted(Exception):
         self.status = status
 
 
-def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple[int, int]:
-    """Run a command under filter one: its pid and the listener. NotStarted when that can't be done.
+def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple[int, int, Channel]:
+    """A child under filter one, which becomes the command at `go`: its pid, the listener, and the channel to it.
 
-    The child inherits all that this process has from the shell: descriptors, process group, working directory.
+    NotStarted when that can't be done. The child inherits all that this process has from the shell: descriptors,
+    process group, working directory.
     """
     ours, childs = Channel.pair()
     try:
@@ -37,29 +38,40 @@ def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple
         _become(command, filter_one, signal_mask, childs)
     childs.close()
     try:
-        return pid, _escort(pid, ours)
+        _probe_ptrace(pid)
+        message = _tell_to_go(ours)
+        if message is None:
+            raise NotStarted(125, "the child that was to become the command died before it could")
     except NotStarted:
-        os.kill(pid, signals.SIGKILL)
-        os.waitpid(pid, 0)
+        _end(pid)
+        raise
+    (listener,) = message[2]
+    return pid, listener, ours
+
+
+def go(pid: int, channel: Channel) -> None:
+    """Let the child become the command. NotStarted when it can't."""
+    try:
+        _tell_to_go(channel)
+    except NotStarted:
+        _end(pid)
         raise
     finally:
-        ours.close()
+        channel.close()
 
 
-def _escort(pid: int, channel: Channel) -> int:
-    _probe_ptrace(pid)
+def _tell_to_go(channel: Channel) -> tuple[str, str, list[int]] | None:
     channel.send("go")
-    listener = -1
-    while (message := channel.receive()) is not None:
-        word, rest, fds = message
-        if word == "failed":
-            status, _, sentence = rest.partition(" ")
-            raise NotStarted(int(status), sentence)
-        (listener,) = fds
-        channel.send("go")
-    if listener == -1:
-        raise NotStarted(125, "the child that was to become the command died before it could")
-    return listener
+    message = channel.receive()
+    if message is not None and message[0] == "failed":
+        status, _, sentence = message[1].partition(" ")
+        raise NotStarted(int(status), sentence)
+    return message
+
+
+def _end(pid: int) -> None:
+    os.kill(pid, signals.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 def _probe_ptrace(pid: int) -> None:

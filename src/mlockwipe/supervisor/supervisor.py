@@ -86,9 +86,8 @@ class Supervisor:
                         self._filtered.notified.handle()
                     else:
                         poll.unregister(fd)  # no task is left that has the filter
-                elif fd == front:
+                elif fd == front and self._front_is_gone():
                     poll.unregister(fd)
-                    self._front_is_gone()
         poll.close()
         self._write_report(final=True)
 
@@ -126,14 +125,20 @@ class Supervisor:
 
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):
+            if info.code == signalfd.SI_KERNEL:
+                continue  # from the terminal, before we left the program's group: the program has it too
             if info.signal != signal.SIGCHLD and not self._program_ended:
                 with contextlib.suppress(PermissionError):  # it has changed its user, as nobody but root could
                     os.kill(self._program, info.signal)
 
-    def _front_is_gone(self) -> None:
+    def _front_is_gone(self) -> bool:
+        assert self._front is not None
+        if self._front.receive() is not None:
+            return False  # `apart`, for a supervisor that was killed before it took that
         self._front = None
         if not self._program_ended:
             os.kill(self._program, signal.SIGKILL)  # whoever killed the front meant the program
+        return True
 
     def program_has_ended(self, end: End) -> None:
         """The command is dead and reaped: tell the front, which may go."""
