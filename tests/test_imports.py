@@ -17,10 +17,10 @@ SRC = Path(__file__).parents[1] / "src"
 MAY_IMPORT = {
     "__main__": "cli carriers contract lab",  # of any package: what `python -m` runs
     "cli": "verbs supervisor",
-    "verbs": "attach audit contract kernel lab requirements status supervisor verify",
-    "lab": "carriers contract kernel linux locked verify",
+    "verbs": "attach audit contract kernel lab requirements status supervisor verify_here",
+    "lab": "carriers contract kernel linux locked verify_here",
     "pytest_plugin": "audit",
-    "verify": "carriers contract",
+    "verify_here": "carriers contract",
     "attach": "linux requirements supervisor",
     "audit": "linux memory supervisor tracing",
     "status": "kernel linux requirements",

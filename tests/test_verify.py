@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mlockwipe import cli, verify
+from mlockwipe import cli, verify_here
 from mlockwipe.carriers import CARRIERS
 from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.result import Result
@@ -54,8 +54,8 @@ class Contract:
 @pytest.fixture
 def contract(monkeypatch: pytest.MonkeyPatch) -> Contract:
     contract = Contract()
-    monkeypatch.setattr(verify, "all_cases", contract.all_cases)
-    monkeypatch.setattr(verify, "verify", contract.verify)
+    monkeypatch.setattr(verify_here, "all_cases", contract.all_cases)
+    monkeypatch.setattr(verify_here, "verify", contract.verify)
     return contract
 
 

@@ -15,8 +15,8 @@ from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.memory import wipe
 from mlockwipe.memory.address_space import AddressSpace, Family
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.mappings import KernelMappings
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.undo import Saved
 from mlockwipe.tracing.task import Task

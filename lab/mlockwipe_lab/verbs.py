@@ -55,7 +55,7 @@ class Verify(Verb):
         parser.add_argument("--html", metavar="DIR", help="write the matrix as pages for a browser")
 
     def call(self, arguments: argparse.Namespace) -> int:
-        from mlockwipe.verify import matching
+        from mlockwipe.verify_here import matching
 
         if not matching(arguments.case):
             self.error(f"no case matches '{arguments.case}'")

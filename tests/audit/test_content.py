@@ -8,7 +8,7 @@ import pytest
 from mlockwipe.audit import content as module
 from mlockwipe.audit.content import content
 from mlockwipe.linux import mm, mman
-from mlockwipe.memory.files import Files
+from mlockwipe.memory.proc_files import Files
 
 PAGE = mm.PAGE_SIZE
 PAGES = 40  # more than one read takes

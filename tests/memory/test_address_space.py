@@ -14,9 +14,9 @@ from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.memory import address_space, wipe
 from mlockwipe.memory.address_space import AddressSpace, CallUnderWay, Held
 from mlockwipe.memory.calls import Call
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.undo import Saved
 
 SECRET = b"s" * PAGE_SIZE

@@ -18,10 +18,10 @@ from mlockwipe.linux.libseccomp import compile_filter
 from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from mlockwipe.linux.seccomp_filter import install_with_listener
 from mlockwipe.linux.wait import EVENT_EXIT, WALL, End, EventStop, TaskGone
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.filters import filter_two
 from mlockwipe.memory.inject import Injection
 from mlockwipe.memory.keeper import NAME, Keeper, end_task, system_call_instruction
+from mlockwipe.memory.proc_files import Files
 from tests.traced import await_sleep, go_on_until, stopped_child, subreaper, tracees
 
 SECRET = b"s" * PAGE_SIZE

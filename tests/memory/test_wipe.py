@@ -15,8 +15,8 @@ from mlockwipe.linux import mm, procfs, ptrace
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_FIXED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE
 from mlockwipe.memory import wipe
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 from tests.traced import stopped_child, subreaper
 

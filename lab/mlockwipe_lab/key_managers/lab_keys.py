@@ -10,7 +10,7 @@ from mlockwipe.carriers import CARRIERS
 from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
 from mlockwipe.report_file import ReportFile
-from mlockwipe.verify import machine
+from mlockwipe.verify_here import machine
 from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.document import as_document

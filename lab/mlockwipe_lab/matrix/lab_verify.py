@@ -15,7 +15,7 @@ from mlockwipe.interruption import ends_by_signal
 from mlockwipe.kernel.build_progress import building
 from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe.report_file import ReportFile
-from mlockwipe.verify import machine, matching
+from mlockwipe.verify_here import machine, matching
 from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.html import write_pages

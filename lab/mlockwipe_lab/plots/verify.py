@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.verdict_table import print_table
-from mlockwipe.verify import verify_here
+from mlockwipe.verify_here import verify_here
 
 
 def main(picture: Path) -> None:

@@ -12,7 +12,7 @@ from mlockwipe.linux import mm
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.memory import wipe
 from mlockwipe.memory.calls import page_up
-from mlockwipe.memory.files import Files
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
 _CHUNK = 16 * PAGE_SIZE

@@ -6,9 +6,9 @@ from collections.abc import Generator
 
 import pytest
 
-from mlockwipe.audit.command import read
 from mlockwipe.audit.finding import is_fault
-from mlockwipe.audit.report import in_words
+from mlockwipe.audit.findings_file import read
+from mlockwipe.audit.presentation import in_words
 
 Phase = Generator[None, object, object]
 

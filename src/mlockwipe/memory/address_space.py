@@ -8,10 +8,10 @@ from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.memory import in_flight, wipe
 from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, span, vector
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.mappings import KernelMappings, NoMappings
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return
 from mlockwipe.memory.undo import Saved

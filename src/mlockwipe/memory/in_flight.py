@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from mlockwipe.linux import io_uring, procfs
 from mlockwipe.linux.wait import TaskGone
-from mlockwipe.memory.files import Files
+from mlockwipe.memory.proc_files import Files
 
 _PATIENCE = 5.0  # seconds; requests that can wait for ever, on sockets say, are cancelled by the exit itself
 

@@ -37,9 +37,9 @@ from mlockwipe.linux.mman import (
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.linux.seccomp_filter import FLAG_TSYNC, SET_MODE_FILTER
 from mlockwipe.linux.wait import WALL, TaskGone
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.filters import OWN_PRCTL
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.proc_files import Files
 
 NAME = b"mlockwipe-keep"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import TASK_SIZE
-from mlockwipe.memory.files import Files
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
 _LARGEST_STACK = 1 << 30

@@ -14,8 +14,8 @@ from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.linux.mman import MADV_DONTNEED_LOCKED, PROT_READ, PROT_WRITE
 from mlockwipe.linux.wait import TaskGone
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
 # From this size on the kernel clears faster in the keeper's own context, by read(2) of /dev/zero, than through

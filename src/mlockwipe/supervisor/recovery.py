@@ -11,10 +11,10 @@ from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.linux.wait import await_stop
 from mlockwipe.memory import in_flight, wipe
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.inject import Injection
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import NAME, end_task, system_call_instruction
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
 _PATIENCE = 10.0  # seconds for killed tasks to die

@@ -31,7 +31,7 @@ class Audit(Verb):
         if same_file(arguments.json, arguments.html):
             self.error("--json and --html name the same file")
 
-        from mlockwipe.audit.command import audit
+        from mlockwipe.audit.audited_run import audit
 
         return audit(command, fail=arguments.fail, json_file=arguments.json, html_file=arguments.html)
 

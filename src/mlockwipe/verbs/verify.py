@@ -38,7 +38,7 @@ class Verify(Verb):
         from mlockwipe.contract.result import as_expected
         from mlockwipe.contract.verdict_table import print_table
         from mlockwipe.report_file import ReportFile
-        from mlockwipe.verify import as_document, matching, verify_here
+        from mlockwipe.verify_here import as_document, matching, verify_here
 
         cases = matching(arguments.case)
         if not cases:

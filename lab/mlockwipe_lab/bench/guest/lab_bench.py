@@ -17,7 +17,7 @@ from mlockwipe.kernel.build_progress import building
 from mlockwipe.kernel.module import fetched_headers
 from mlockwipe.kernel.packages import output
 from mlockwipe.report_file import ReportFile
-from mlockwipe.verify import machine
+from mlockwipe.verify_here import machine
 from mlockwipe_lab.bench.guest.cost_table import Run, as_document, cost_table
 from mlockwipe_lab.bench.guest.measure import compile_init, measure
 from mlockwipe_lab.bench.guest.packed import packed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`mlockwipe audit`."""
+"""Running a command under supervision, with an auditor, and reporting what it has found."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from rich.console import Console
 from mlockwipe.audit import FINDINGS, LEFT
 from mlockwipe.audit.auditor import Auditor
 from mlockwipe.audit.finding import SCHEMA, Finding, is_fault
-from mlockwipe.audit.report import as_page, print_findings
+from mlockwipe.audit.findings_file import is_damaged, locking, not_audited, read
+from mlockwipe.audit.presentation import as_page, print_findings
 from mlockwipe.errors import Refused
 from mlockwipe.linux import libdw
 from mlockwipe.report_file import ReportFile
@@ -56,53 +56,6 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
             if damaged:
                 print("mlockwipe: the audit's notes were damaged, and some of it may be missing", file=sys.stderr)
     return LEFT if fail and (damaged or missed or any(map(is_fault, findings))) else status
-
-
-def read(path: Path | str, start: int = 0) -> list[Finding]:
-    """The findings in a file that an auditor writes, from the byte `start` on."""
-    return [line for line in _lines(path, start) if isinstance(line, Finding)]
-
-
-def locking(path: Path | str) -> list[str]:
-    """The programs that have locked memory, by the same file."""
-    return sorted({line.name for line in _lines(path) if isinstance(line, _Program) and line.audited})
-
-
-def not_audited(path: Path | str) -> list[str]:
-    """The programs of which a process could not be, by the same file."""
-    return sorted({line.name for line in _lines(path) if isinstance(line, _Program) and not line.audited})
-
-
-def is_damaged(path: Path | str) -> bool:
-    """Whether somebody else has written there, or there was no room."""
-    return not os.path.exists(path) or None in _lines(path)
-
-
-@dataclass(frozen=True)
-class _Program:
-    """One that locks memory."""
-
-    name: str
-    audited: bool
-
-
-def _lines(path: Path | str, start: int = 0) -> list[Finding | _Program | None]:
-    """Each line; None for what is none of ours."""
-    try:
-        text = Path(path).read_bytes()[start:].decode(errors="replace")
-    except FileNotFoundError:
-        return []
-    lines: list[Finding | _Program | None] = []
-    for line in text.splitlines():
-        try:
-            told = json.loads(line)
-            if "locks" in told or "not audited" in told:
-                lines.append(_Program(told.get("locks") or told["not audited"], audited="locks" in told))
-            else:
-                lines.append(Finding.of_json(told))
-        except (ValueError, KeyError, TypeError):
-            lines.append(None)
-    return lines
 
 
 def as_document(

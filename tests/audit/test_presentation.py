@@ -3,7 +3,7 @@
 
 import pytest
 
-from mlockwipe.audit.report import describe
+from mlockwipe.audit.presentation import describe
 from mlockwipe.linux.libdw import Frame
 
 
