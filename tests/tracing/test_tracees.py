@@ -106,7 +106,7 @@ def tracees(policy: Recording) -> Iterator[Tracees]:
 
 def add(tracees: Tracees, pid: int, *, keeper: bool = False) -> Task:
     """Have a child among the tracees, with RANGES; for its keeper it must be stopped."""
-    task = Task(pid, pid, AddressSpace(), FilterTwo.NO)
+    task = Task(pid, pid, AddressSpace(), FilterTwo.YES)
     task.space.sensitive.ranges = RANGES.copy()
     task.space.stack_top = procfs.stack_top(pid)
     tracees.add(task)
@@ -295,9 +295,8 @@ def test_a_newborn_that_nothing_can_be_read_of_is_the_policys(
 
 
 def raises_usr1() -> None:
-    signal.signal(signal.SIGUSR1, lambda *_: None)
+    signal.signal(signal.SIGUSR1, lambda *_: os._exit(7))
     signal.raise_signal(signal.SIGUSR1)
-    os._exit(7)
 
 
 @pytest.mark.parametrize("refuse", ["on_stop", ""])
