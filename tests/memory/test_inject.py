@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from mlockwipe.linux import kcmp, procfs, ptrace, wait
-from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from mlockwipe.linux.wait import End, GroupStop, SignalStop, TaskGone
 from mlockwipe.memory.inject import MASK, Injection
@@ -278,7 +278,17 @@ def test_a_task_that_is_dead_is_gone() -> None:
         with pytest.raises(TaskGone):
             wait.await_stop(pid)
         with pytest.raises(TaskGone):
-            injection(pid)
+            system_call_instruction(pid)
+        with pytest.raises(TaskGone), Injection(pid, NATIVE, 0):
+            pass
+
+
+@pytest.mark.parametrize("options", [0, ptrace.O_TRACEEXIT], ids=["dead", "in-its-exit-stop"])
+def test_a_task_that_a_call_has_ended_is_gone_and_stays_in_its_exit_stop(options: int) -> None:
+    with stopped_child(options=options) as pid:
+        with pytest.raises(TaskGone), injection(pid) as task:
+            task.call("exit", 7)
+        assert procfs.stat_fields(pid)[0] == ("t" if options else "Z")
 
 
 # -- clone

@@ -162,6 +162,7 @@ def test_killed_it_halts_in_its_exit_stop_and_still_holds_the_memory(page: int) 
         found = go_on_until(lambda event: event.tid == keeper.pid)
         assert isinstance(found, EventStop)
         assert found.event == EVENT_EXIT
+        wait.take(keeper.pid)
         os.kill(pid, signal.SIGKILL)
         end_of(pid)
         assert os.pread(keeper.files.memory, PAGE_SIZE, page) == SECRET
@@ -238,6 +239,21 @@ def test_whichever_clone_is_refused_no_task_is_left_and_the_program_goes_on(
         ptrace.cont(pid)
         os.kill(pid, signal.SIGUSR1)
         assert end_of(pid).status == 7
+
+
+def test_where_the_middle_can_not_be_waited_for_no_task_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = Injection.call
+
+    def refuse(task: Injection, name: str, *arguments: int) -> int:
+        if name == "wait4":
+            raise OSError(errno.EIO, "no wait")
+        return call(task, name, *arguments)
+
+    monkeypatch.setattr(Injection, "call", refuse)
+    with stopped_child(options=OPTIONS) as pid:
+        with pytest.raises(OSError, match="no wait"):
+            Keeper.create(pid, procfs.Status(pid), None)
+        assert tracees() == {pid}
 
 
 def exits_by_usr1() -> None:

@@ -64,5 +64,9 @@ def orphan(
 
 
 def is_helper(tid: int) -> bool:
-    """Whether a newborn was cloned for a keeper: with signals blocked as by an injection, and to send none."""
-    return ptrace.get_signal_mask(tid) == MASK and procfs.stat_fields(tid)[35] == "0"
+    """Whether a newborn was cloned for a keeper: no program blocks just those signals.
+
+    That it was to send no signal at its end can't be seen any more once its maker is dead: the kernel has an orphan
+    send SIGCHLD (reparent_leader in kernel/exit.c).
+    """
+    return ptrace.get_signal_mask(tid) == MASK
