@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from mlockwipe.linux.arch import TASK_SIZE
-from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP
+from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP, MREMAP_FIXED
 from mlockwipe.memory.calls import Call, page_up, span
 from mlockwipe.memory.ranges import Range, RangeSet
 
@@ -106,8 +106,8 @@ def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Cha
         case "munlockall":
             removed = list(ranges)
         case "mremap":
-            removed = ranges.within(*span(arguments[0], arguments[1]))
-            removed += [part for start, end in released for part in ranges.within(start, end)]
+            sources = _moving(call, released)
+            removed = [part for start, end in (*sources, *released) for part in ranges.within(start, end)]
         case "munmap" | "mmap" | "brk" | "shmat" if not sensitive.future:
             removed = [part for start, end in released for part in ranges.within(start, end)]
         case "munmap" | "brk":
@@ -179,10 +179,22 @@ def _after_mremap(sensitive: Sensitive, call: Call, entry: Change, new: int) -> 
         added += list(left)
     for start, end in RangeSet(entry.removed).within(old, old + kept):
         grows = end == old_end and not flags & MREMAP_DONTUNMAP  # a locked mapping grows locked
-        place = start - old + new, new + new_length if grows else end - old + new
-        moved.append((start, end, *place))
-        added.append(place)
-    return Change([(new, new + new_length)], added, moved=moved)
+        there = start - old + new, new + new_length if grows else end - old + new
+        moved.append((start, end, *there))
+        added.append(there)
+    # Where the program has chosen the place, that is settled since the entry.
+    place = [] if flags & MREMAP_FIXED else [(new, new + new_length)]
+    return Change(place, added, moved=moved)
+
+
+def _moving(call: Call, released: Sequence[Range]) -> list[Range]:
+    """What an mremap moves if it succeeds: nothing at the holes, which what it releases has too."""
+    old, old_length, _, flags, new = call.arguments[:5]
+    start, end = span(old, old_length)
+    if not flags & MREMAP_FIXED:
+        return [(start, end)]
+    parts = [(low - new + old, min(high - new + old, end)) for low, high in released]
+    return [part for part in parts if start <= part[0] < part[1]]
 
 
 def _add(ranges: RangeSet, more: Iterable[Range]) -> None:
