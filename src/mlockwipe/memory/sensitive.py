@@ -116,6 +116,11 @@ def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Cha
     return Change(removed)
 
 
+def return_matters(sensitive: Sensitive, call: Call) -> bool:
+    """Whether the result of a call counts even if nothing has changed at its entry, and it is no lock."""
+    return sensitive.future and call.name in ("mmap", "mremap", "munlockall")
+
+
 def at_return(sensitive: Sensitive, call: Call, entry: Change, result: int, mappings: Mappings) -> Change:
     """The change that the result of a call makes. `entry`: the one that was made at its entry."""
     if not call.succeeds(result):
