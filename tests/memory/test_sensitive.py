@@ -71,7 +71,9 @@ def mremaps(draw: st.DrawFn) -> Call:
         ])
     )  # fmt: skip
     old = at(draw(pages)) + draw(odds)
-    return call("mremap", old, old_count * PAGE_SIZE, new_count * PAGE_SIZE - draw(odds), flags, at(draw(pages)))
+    return call(
+        "mremap", old, old_count * PAGE_SIZE, max(new_count * PAGE_SIZE - draw(odds), 0), flags, at(draw(pages))
+    )
 
 
 _MAPPINGS = [
@@ -104,6 +106,12 @@ calls = st.one_of(
     st.sampled_from([call("process_madvise", -1, 0, 1, mman.MADV_DONTNEED_LOCKED), call("forbid")]),
     on_range("mseal"),
 )
+
+
+def sequences(least: int, most: int) -> st.SearchStrategy[list[Call]]:
+    """Half of them under MCL_FUTURE."""
+    first = st.sampled_from([[], [call("mlockall", mman.MCL_FUTURE)]])
+    return st.builds(lambda first, rest: first + rest, first, st.lists(calls, min_size=least, max_size=most))
 
 
 # -- what they are made on ----------------------------------------------------------------------------------------
@@ -217,8 +225,8 @@ def assert_right(model: Model, sensitive: Sensitive) -> None:
             assert contains(sensitive, page) == wanted, (page, model.pages.get(page), sensitive.ranges)
 
 
-@settings(max_examples=500, deadline=None)
-@given(kinds, st.lists(calls, min_size=6, max_size=12))
+@settings(max_examples=600, deadline=None)
+@given(kinds, sequences(6, 12))
 def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call]
 ) -> None:
@@ -230,8 +238,8 @@ def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
         assert_right(model, sensitive)
 
 
-@settings(max_examples=500, deadline=None)
-@given(kinds, st.lists(calls, max_size=4), calls, st.lists(locks, min_size=1, max_size=2))
+@settings(max_examples=600, deadline=None)
+@given(kinds, sequences(0, 4), calls, st.lists(locks, min_size=1, max_size=2))
 def test_what_another_thread_locks_before_a_call_is_looked_at_stays_sensitive(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call], call: Call, meanwhile: list[Call]
 ) -> None:
