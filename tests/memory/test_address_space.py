@@ -262,6 +262,21 @@ def test_pages_of_a_forked_family_are_nobody_elses_when_they_are_wiped(
         assert order == (["drain", "save", "drain", "clear"] if forked else ["save", "clear"])
 
 
+# a move of several mappings
+
+
+def test_a_move_onto_locked_memory_spares_what_lies_under_a_hole(space: AddressSpace, pages: int) -> None:
+    source = mm.mmap(0, 4 * PAGE_SIZE, mman.PROT_READ, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
+    mm.munmap(source + PAGE_SIZE, 2 * PAGE_SIZE)
+    space.sensitive.ranges.add(pages, pages + 4 * PAGE_SIZE)
+    fixed = mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED
+    pending = begin(space, call("mremap", source, 4 * PAGE_SIZE, 4 * PAGE_SIZE, fixed, pages), SaveArea())
+    assert content(pages) == bytes(PAGE_SIZE) + 2 * SECRET + bytes(PAGE_SIZE)
+    mm.munmap(source, 4 * PAGE_SIZE)
+    space.end(pending, pages)
+    assert list(space.sensitive.ranges) == [(pages + PAGE_SIZE, pages + 3 * PAGE_SIZE)]
+
+
 # under MCL_FUTURE
 
 

@@ -16,7 +16,7 @@ BREAK = 0x800000
 
 def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
     padded = (*arguments, *(0,) * (6 - len(arguments)))
-    return released(Call(name, padded), BREAK, -1, os.getpid())
+    return released(Call(name, padded), BREAK, -1, os.getpid(), lambda start, end: [(start, end)])
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,23 @@ def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
 )
 def test_what_a_call_releases(name: str, arguments: tuple[int, ...], expected: list[tuple[int, int]]) -> None:
     assert released_by(name, *arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("new_length", "expected"),
+    [
+        (4 * PAGE_SIZE, [(9 * AT, 9 * AT + PAGE_SIZE), (9 * AT + 3 * PAGE_SIZE, 9 * AT + 4 * PAGE_SIZE)]),
+        (5 * PAGE_SIZE, [(9 * AT, 9 * AT + 5 * PAGE_SIZE)]),  # EFAULT: it does not grow and move several mappings
+    ],
+)
+def test_what_lies_under_a_hole_of_what_is_moved_there_is_not_released(
+    new_length: int, expected: list[tuple[int, int]]
+) -> None:
+    def mapped(start: int, end: int) -> list[tuple[int, int]]:
+        return [(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)]
+
+    call = Call("mremap", (AT, 4 * PAGE_SIZE, new_length, 3, 9 * AT, 0))
+    assert released(call, BREAK, -1, os.getpid(), mapped) == expected
 
 
 def test_a_lock_covers_every_page_that_it_touches() -> None:

@@ -209,7 +209,8 @@ class AddressSpace:
 
     def released(self, call: Call, tid: int) -> list[Range]:
         """The ranges whose pages a call of task `tid` gives back if it succeeds, sensitive or not."""
-        return released(call, self.heap_end if call.name == "brk" else 0, self.state.memory_fd, tid)
+        end = self.heap_end if call.name == "brk" else 0
+        return released(call, end, self.state.memory_fd, tid, self.state.mappings.mapped)
 
     def concerned(self, call: Call, spans: Iterable[Range]) -> list[Range]:
         """The parts of `spans`, which the call would release, that are to be wiped."""

@@ -4,6 +4,7 @@
 import ctypes
 import os
 import struct
+from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import shm
 from mlockwipe.linux.arch import ABIS, PAGE_SIZE, TASK_SIZE
@@ -20,6 +21,7 @@ from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
 
 RELEASING_ADVICE = frozenset((MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED))
+Mapped = Callable[[int, int], Iterable[Range]]  # the parts of [start, end) where anything is mapped
 LOCKS = frozenset(("mlock", "mlock2", "mlockall"))
 
 
@@ -79,7 +81,7 @@ def _pages(address: int, length: int) -> list[Range]:
     return [(address, page_up(address + length))]
 
 
-def released(call: Call, program_break: int, memory_fd: int, tid: int) -> list[Range]:
+def released(call: Call, program_break: int, memory_fd: int, tid: int, mapped: Mapped) -> list[Range]:
     """The ranges whose pages a call gives back to the kernel if it succeeds."""
     arguments = call.arguments
     match call.name:
@@ -89,7 +91,7 @@ def released(call: Call, program_break: int, memory_fd: int, tid: int) -> list[R
             if arguments[3] & MAP_FIXED and not arguments[3] & MAP_FIXED_NOREPLACE:
                 return _pages(arguments[0], arguments[1])
         case "mremap":
-            return _released_by_mremap(arguments)
+            return _released_by_mremap(arguments, mapped)
         case "brk":
             low, high = page_up(arguments[0]), page_up(program_break)
             if arguments[0] and low < high:
@@ -117,13 +119,18 @@ def refuses_locked(call: Call) -> bool:
     return False
 
 
-def _released_by_mremap(arguments: tuple[int, ...]) -> list[Range]:
+def _released_by_mremap(arguments: tuple[int, ...], mapped: Mapped) -> list[Range]:
     old, old_length, new_length, flags, new = arguments[:5]
     found = []
     if page_up(new_length) < page_up(old_length):
         found += _pages(old + page_up(new_length), page_up(old_length) - page_up(new_length))
     if flags & MREMAP_FIXED:
-        found += _pages(new, new_length)
+        place = _pages(new, new_length)
+        if place and page_up(new_length) == page_up(old_length):
+            # What lies under a hole of the source stays (Linux 6.17; before, a source with holes was refused).
+            parts = mapped(*span(old, old_length))
+            place = [(start - old + new, end - old + new) for start, end in parts] or place
+        found += place
     return found
 
 

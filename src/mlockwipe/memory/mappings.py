@@ -34,10 +34,13 @@ class KernelMappings:
     def private(self) -> list[Range]:
         """What mlockall(MCL_CURRENT) locks, the stack with the room that it may grow into."""
         found = []
+        room, lowest = self._stack()
         below = 0
         for vma in procfs.vmas(self._files.maps, 0, TASK_SIZE):
             if not vma.shared:
-                found.append((below if vma.name == "[stack]" else vma.start, vma.end))
+                # Of a stack in several mappings, only the one where it began has the name.
+                start = room if vma.start == lowest else below if vma.name == "[stack]" else vma.start
+                found.append((start, vma.end))
             below = vma.end
         return found
 
@@ -48,12 +51,17 @@ class KernelMappings:
         """Where a range that begins at `start` may begin one day: the lowest mapping of the stack grows downwards."""
         if not self.may_grow_down(start):
             return start
-        below = lowest = first = 0
+        room, lowest = self._stack()
+        return room if lowest == start else start
+
+    def _stack(self) -> Range:
+        """Where the stack may begin one day, and where it begins; 0 where its top is not known."""
+        room = lowest = below = 0
         for vma in procfs.vmas(self._files.maps, 0, self._stack_top):
-            if vma.start != lowest:
-                below, first = lowest, vma.start
-            lowest = vma.end
-        return below if first == start else start
+            if vma.start != below:
+                room, lowest = below, vma.start
+            below = vma.end
+        return room, lowest
 
     def heap_end(self) -> int:
         """Where [heap] ends, 0 without one. Once a part of it is locked it is several mappings."""

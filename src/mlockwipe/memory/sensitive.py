@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from mlockwipe.linux.arch import TASK_SIZE
-from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP
+from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP, MREMAP_FIXED
 from mlockwipe.memory.calls import Call, page_up, span
 from mlockwipe.memory.ranges import Range, RangeSet
 
@@ -106,8 +106,8 @@ def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Cha
         case "munlockall":
             removed = list(ranges)
         case "mremap":
-            removed = ranges.within(*span(arguments[0], arguments[1]))
-            removed += [part for start, end in released for part in ranges.within(start, end)]
+            sources = _moving(call, released)
+            removed = [part for start, end in (*sources, *released) for part in ranges.within(start, end)]
         case "munmap" | "mmap" | "brk" | "shmat" if not sensitive.future:
             removed = [part for start, end in released for part in ranges.within(start, end)]
         case "munmap" | "brk":
@@ -116,10 +116,15 @@ def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Cha
     return Change(removed)
 
 
+def return_matters(sensitive: Sensitive, call: Call) -> bool:
+    """Whether the result of a call counts even if nothing has changed at its entry, and it is no lock."""
+    return sensitive.future and call.name in ("mmap", "mremap", "munlockall")
+
+
 def at_return(sensitive: Sensitive, call: Call, entry: Change, result: int, mappings: Mappings) -> Change:
     """The change that the result of a call makes. `entry`: the one that was made at its entry."""
     if not call.succeeds(result):
-        return _after_failure(call, entry, mappings)
+        return _after_failure(sensitive, call, entry, mappings)
     arguments = call.arguments
     match call.name:
         case "mlock" | "mlock2":
@@ -132,25 +137,47 @@ def at_return(sensitive: Sensitive, call: Call, entry: Change, result: int, mapp
         case "mmap" if call.locks or sensitive.future:
             return Change(added=[span(result, arguments[1])])
         case "mremap":
-            return _after_mremap(sensitive, call, entry, result)
+            return _after_mremap(sensitive, call, entry, result, mappings)
     return _NOTHING
 
 
-def _after_failure(call: Call, entry: Change, mappings: Mappings) -> Change:
+def _after_failure(sensitive: Sensitive, call: Call, entry: Change, mappings: Mappings) -> Change:
     """All is as it was before, but for what a call does before it fails."""
     back = RangeSet(entry.removed)
     removed = list(entry.added)
     match call.name:
-        case "munlock":  # it fails at a hole, and has unlocked what lies before
+        case "munlock":  # it fails at the first hole, and has unlocked what lies before
             start, end = span(*call.arguments[:2])
-            # A hole stays what it was: under MCL_FUTURE what is mapped there will be locked.
+            done = start
             for low, high in mappings.mapped(start, end):
-                back.remove(low, high)
-                removed.append((low, high))
+                if low != done:
+                    break
+                done = high
+            back.remove(start, done)
+            removed.append((start, done))
             _add(back, mappings.locked(start, end))
         case "mlock" | "mlock2":  # it may have locked some; and mlock of PROT_NONE memory fails *and* locks it
             _add(back, mappings.locked(*span(*call.arguments[:2])))
+        case "mremap" if call.arguments[3] & MREMAP_FIXED:  # what it has unmapped and moved before it fails stays so
+            old, old_length, new_length, _, new = call.arguments[:5]
+            for place in span(old, old_length), span(new, new_length):
+                _settle(back, place, sensitive, mappings)
+        case "munmap" | "brk":  # another thread may have locked meanwhile what stays mapped
+            for place in entry.added:
+                _add(back, mappings.locked(*place))
     return Change(removed, list(back))
+
+
+def _settle(ranges: RangeSet, place: Range, sensitive: Sensitive, mappings: Mappings) -> None:
+    """See that `ranges` have of a place what is sensitive there now, by what the kernel says."""
+    unmapped = RangeSet([place])
+    for part in mappings.mapped(*place):
+        unmapped.remove(*part)
+    for part in list(unmapped) if sensitive.inherited else [place]:  # the kernel does not know of inherited copies
+        ranges.remove(*part)
+    _add(ranges, mappings.locked(*place))
+    if sensitive.future:
+        _add(ranges, unmapped)
 
 
 def _after_mlockall(sensitive: Sensitive, flags: int, mappings: Mappings) -> Change:
@@ -163,26 +190,48 @@ def _after_mlockall(sensitive: Sensitive, flags: int, mappings: Mappings) -> Cha
                 locked.remove(*gap)
         return Change(added=list(locked), future=True)
     if flags & MCL_CURRENT:
-        kept = list(sensitive.ranges) if sensitive.inherited else []
-        return Change([(0, TASK_SIZE)], [*present, *kept], future=False)
+        return Change([(0, TASK_SIZE)], present, future=False)
     return Change(future=False)
 
 
-def _after_mremap(sensitive: Sensitive, call: Call, entry: Change, new: int) -> Change:
+def _after_mremap(sensitive: Sensitive, call: Call, entry: Change, new: int, mappings: Mappings) -> Change:
     old, old_length, new_length, flags = call.arguments[:4]
     old_length, new_length = page_up(old_length), page_up(new_length)
     old_end, kept = old + old_length, min(old_length, new_length)
-    added, moved = [], []
+    added: list[Range] = []
+    moved = []
     if sensitive.future and not flags & MREMAP_DONTUNMAP:  # what is mapped next at the old place will be locked
         left = RangeSet([(old, old_end)])
         left.remove(new, new + new_length)
         added += list(left)
     for start, end in RangeSet(entry.removed).within(old, old + kept):
-        grows = end == old_end and not flags & MREMAP_DONTUNMAP  # a locked mapping grows locked
+        grows = end == old_end and _grows_locked(sensitive, new + old_length, new + new_length, mappings)
         place = start - old + new, new + new_length if grows else end - old + new
         moved.append((start, end, *place))
         added.append(place)
-    return Change([(new, new + new_length)], added, moved=moved)
+    # Under MCL_FUTURE what was not mapped counts as locked, and something unlocked may have come there. Where the
+    # program has chosen the place that is settled since the entry. Another thread may have locked it by now.
+    chosen = flags & MREMAP_FIXED
+    unlocked = RangeSet([(new, new + new_length)] if sensitive.future and not chosen else ())
+    for place in added:
+        unlocked.remove(*place)
+    added += [part for start, end in unlocked for part in mappings.locked(start, end)]
+    return Change(list(unlocked), added, moved=moved)
+
+
+def _moving(call: Call, released: Sequence[Range]) -> list[Range]:
+    """What an mremap moves if it succeeds: nothing at the holes, which what it releases has too."""
+    old, old_length, _, flags, new = call.arguments[:5]
+    start, end = span(old, old_length)
+    if not flags & MREMAP_FIXED:
+        return [(start, end)]
+    parts = [(low - new + old, min(high - new + old, end)) for low, high in released]
+    return [part for part in parts if start <= part[0] < part[1]]
+
+
+def _grows_locked(sensitive: Sensitive, start: int, end: int, mappings: Mappings) -> bool:
+    """Whether what a sensitive mapping has grown by is locked: as the mapping is, if it is no inherited copy."""
+    return start < end and (not sensitive.inherited or bool(list(mappings.locked(start, end))))
 
 
 def _add(ranges: RangeSet, more: Iterable[Range]) -> None:

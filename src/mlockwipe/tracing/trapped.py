@@ -11,7 +11,7 @@ from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode
 from mlockwipe.memory.journal import SaveArea
-from mlockwipe.memory.sensitive import Change, given_up
+from mlockwipe.memory.sensitive import Change, given_up, return_matters
 from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
@@ -62,8 +62,7 @@ class TrappedCalls:
             return False
         space = task.space
         growing = call.name == "brk" and call.arguments[0] > space.heap_end
-        future = call.name in ("mmap", "munlockall") and space.sensitive.future
-        if not (under_way or growing or future):
+        if not (under_way or growing or return_matters(space.sensitive, call)):
             return False
         task.under_way = under_way
         return True
