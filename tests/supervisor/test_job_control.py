@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import MLOCKWIPE
+from tests.running import MLOCKWIPE, marked
 from tests.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
 
 LOCK = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
@@ -119,15 +119,22 @@ def test_it_can_be_killed_while_it_is_stopped(source: str, late: str) -> None:
     """Without a terminal: the group is stopped and killed, and the one who waits for the front sees both."""
     program = f"{source}print('ready', flush=True)\nimport signal\nwhile True: signal.pause()"
     mlockwipe = [MLOCKWIPE] if late == "nobody" else [sys.executable, "-c", LATE.format(late=late)]
-    with subprocess.Popen(
-        [*mlockwipe, "run", "--", sys.executable, "-c", program], stdout=subprocess.PIPE, process_group=0
-    ) as front:
-        assert front.stdout is not None
-        front.stdout.readline()
-        os.killpg(front.pid, signal.SIGSTOP)
-        assert os.waitid(os.P_PID, front.pid, os.WSTOPPED).si_status == signal.SIGSTOP  # type: ignore[union-attr]
-        os.killpg(front.pid, signal.SIGKILL)
-        assert front.wait() == -signal.SIGKILL
+    command = [*mlockwipe, "run", "--", sys.executable, "-c", program]
+    with (
+        marked() as processes,
+        subprocess.Popen(command, stdout=subprocess.PIPE, process_group=0, env=processes.environment) as front,
+    ):
+        try:
+            assert front.stdout is not None
+            front.stdout.readline()
+            os.killpg(front.pid, signal.SIGSTOP)
+            stop = os.waitid(os.P_PID, front.pid, os.WSTOPPED)
+            assert stop is not None
+            assert stop.si_status == signal.SIGSTOP
+            os.killpg(front.pid, signal.SIGKILL)
+            assert front.wait() == -signal.SIGKILL
+        finally:
+            front.kill()
 
 
 def test_it_is_in_a_pipeline_of_the_shell(user: Terminal, command: str) -> None:
