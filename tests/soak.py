@@ -3,7 +3,7 @@
 
 Each way of tests/programs/ways.c runs under `mlockwipe run` and, as its negative control, bare: supervised it must
 leave nothing, bare it must leak in every trial. Then the supervisor itself is killed, again and again, in every
-situation of tests/supervisor/victim.py.
+situation of tests/support/victim.py.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.c_programs import compiled
-from tests.running import MLOCKWIPE, Marked
-from tests.supervisor.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
+from tests.support.c_programs import compiled
+from tests.support.running import MLOCKWIPE, Marked
+from tests.support.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
 
 SCHEMA = 1
 WIDTH = 130  # of the table, where the terminal has less or there is none

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.audit.python_lock import LOCK
-from tests.running import TIMEOUT, marked
+from tests.support.python_lock import LOCK
+from tests.support.running import TIMEOUT, marked
 
 pytestmark = pytest.mark.needs_library("libdw.so.1", "libdw1")
 

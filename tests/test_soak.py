@@ -3,8 +3,8 @@
 
 import pytest
 
-from tests.c_programs import needs_gcc
 from tests.soak import SHORT, Amount, Counts, Row, as_json, main, soak
+from tests.support.c_programs import needs_gcc
 
 pytestmark = needs_gcc
 

@@ -18,7 +18,7 @@ from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.result import Result
 from mlockwipe.errors import Refused
 from mlockwipe.report_file import ReportFile
-from tests.running import MLOCKWIPE, TIMEOUT, marked
+from tests.support.running import MLOCKWIPE, TIMEOUT, marked
 
 NAMES = ["W1-whole", "W7-segv", "L1-munlocked"]
 

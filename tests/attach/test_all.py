@@ -11,9 +11,9 @@ import pytest
 
 from mlockwipe.attach.holders import describe, holders
 from mlockwipe.linux import procfs
-from tests.c_programs import compiled, needs_gcc
-from tests.running import run_bare
-from tests.supervisor.attaching import MLOCKWIPE, PART, attached, attaching, obedient, tasks
+from tests.support.attaching import MLOCKWIPE, PART, attached, attaching, obedient, tasks
+from tests.support.c_programs import compiled, needs_gcc
+from tests.support.running import run_bare
 
 pytestmark = needs_gcc
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.contract.witness import Pages
-from tests.c_programs import needs_gcc
-from tests.running import MLOCKWIPE, Marked
-from tests.supervisor.attaching import PART, UNSHARE, Obedient, attaching, obedient
+from tests.support.attaching import PART, UNSHARE, Obedient, attaching, obedient
+from tests.support.c_programs import needs_gcc
+from tests.support.running import MLOCKWIPE, Marked
 
 pytestmark = needs_gcc
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.audit.python_lock import LOCK
-from tests.c_programs import SOURCES, compiled, needs_gcc
-from tests.running import MLOCKWIPE, TIMEOUT, marked
-from tests.terminal import CTRL_C, terminal
-from tests.unprivileged import AS_NOBODY, needs_nobody
+from tests.support.c_programs import SOURCES, compiled, needs_gcc
+from tests.support.python_lock import LOCK
+from tests.support.running import MLOCKWIPE, TIMEOUT, marked
+from tests.support.terminal import CTRL_C, terminal
+from tests.support.unprivileged import AS_NOBODY, needs_nobody
 
 pytestmark = [pytest.mark.needs_library("libdw.so.1", "libdw1")]
 

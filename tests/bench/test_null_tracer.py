@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.c_programs import needs_gcc
+from tests.support.c_programs import needs_gcc
 
 CALLS = 64
 needs_two_cpus = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two CPUs")

@@ -20,8 +20,8 @@ from mlockwipe_lab.bench.host import limits, program_costs
 from mlockwipe_lab.bench.programs import PROGRAMS, load, memcached_load, web_load
 from mlockwipe_lab.bench.programs.gpg_key import make_gpg_key
 from mlockwipe_lab.bench.programs.web_service import Service
-from tests.c_programs import needs_gcc
-from tests.running import Outcome, run_bare, run_supervised
+from tests.support.c_programs import needs_gcc
+from tests.support.running import Outcome, run_bare, run_supervised
 
 MEMCACHED = sys.executable, str(PROGRAMS / "memcached_load.py"), "3"
 WEB = sys.executable, str(PROGRAMS / "web_load.py"), "3"

@@ -8,8 +8,8 @@ import pytest
 from mlockwipe_lab.bench.host import limits, release_costs
 from mlockwipe_lab.bench.host.runner import Runner
 from mlockwipe_lab.bench.sizes import size_name
-from tests.c_programs import needs_gcc
-from tests.running import Outcome, run_bare, run_supervised
+from tests.support.c_programs import needs_gcc
+from tests.support.running import Outcome, run_bare, run_supervised
 
 PAGES = 16  # of 64 KiB
 

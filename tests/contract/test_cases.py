@@ -13,8 +13,8 @@ from mlockwipe.contract.judge import judge, judge_by
 from mlockwipe.contract.result import Result, as_expected
 from mlockwipe.contract.runner import verify
 from mlockwipe.contract.witness import witness
-from tests.contract.fakes import patching, wiping_everything
 from tests.contract.test_rows import ROWS
+from tests.support.fakes import patching, wiping_everything
 
 CASES = all_cases()
 

@@ -11,7 +11,7 @@ from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.cases.l02_file_pages import library_text
 from mlockwipe.contract.file_content import in_page_cache, on_disk
 from mlockwipe.contract.judge import judge
-from tests.contract.fakes import Wrapping, patching
+from tests.support.fakes import Wrapping, patching
 
 (CASE,) = (case for case in all_cases() if case.name == "L2-library-exit")
 

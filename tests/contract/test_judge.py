@@ -12,7 +12,7 @@ from mlockwipe.carriers.none import NONE
 from mlockwipe.contract.case import KEPT, WIPED, Case
 from mlockwipe.contract.judge import judge
 from mlockwipe.contract.result import Result
-from tests.contract.fakes import acting
+from tests.support.fakes import acting
 
 
 def make(

@@ -12,7 +12,7 @@ from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import Result
 from mlockwipe.contract.runner import verify
 from mlockwipe.contract.start import command
-from tests.contract.fakes import Wrapping, acting
+from tests.support.fakes import Wrapping, acting
 
 BY_NAME = {case.name: case for case in all_cases()}
 THREE = [BY_NAME[name] for name in ("W6-return", "W1-whole", "L1-munlock-unmap")]

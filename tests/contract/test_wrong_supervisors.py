@@ -8,7 +8,7 @@ import pytest
 from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.runner import verify
-from tests.wrong_supervisors import FAULTS, prefix
+from tests.support.wrong_supervisors import FAULTS, prefix
 
 # What each of them does right, and what convicts it.
 WIPED = ("W1-whole", "W6-return")

@@ -7,8 +7,8 @@ import pytest
 
 from mlockwipe_lab.kernel_checks.reboot import reboot
 from mlockwipe_lab.vm.kernel import kernel
-from tests.c_programs import compiled
 from tests.kernel.test_stress import needs_a_kernel
+from tests.support.c_programs import compiled
 
 MALFORMED = "Malformed early option 'init_mlocked_on_free'"  # init/main.c: do_early_param
 

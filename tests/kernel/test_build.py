@@ -13,7 +13,7 @@ from mlockwipe.errors import Refused
 from mlockwipe.kernel import build as module
 from mlockwipe.kernel.build import build, check_tools
 from mlockwipe.kernel.packages import complaint, do
-from tests.running import MLOCKWIPE
+from tests.support.running import MLOCKWIPE
 
 
 def test_missing_programs_are_named_with_the_line_for_apt(monkeypatch: pytest.MonkeyPatch) -> None:

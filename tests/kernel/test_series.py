@@ -10,7 +10,7 @@ import pytest
 
 from mlockwipe.errors import Refused
 from mlockwipe.kernel.series import SERIES, apply, home, patches, touched, without, write
-from tests.running import MLOCKWIPE
+from tests.support.running import MLOCKWIPE
 
 needs_patch = pytest.mark.needs_program("patch", "patch")
 

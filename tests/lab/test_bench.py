@@ -23,7 +23,7 @@ from mlockwipe_lab.bench.guest.work import COMPARISONS, LOOP, WORKS, Configurati
 from mlockwipe_lab.vm import alone
 from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
 from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
-from tests.running import MLOCKWIPE
+from tests.support.running import MLOCKWIPE
 
 _, OFF, ON = COMPARISONS["boot-option"].configurations[:3]
 CONFIGURATIONS = [

@@ -11,7 +11,7 @@ import pytest
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import packages
 from mlockwipe_lab.vm.kernel import kernel, newest_package
-from tests.running import MLOCKWIPE, marked
+from tests.support.running import MLOCKWIPE, marked
 
 PACKAGE = "linux-image-6.1.0-99-amd64-unsigned"
 

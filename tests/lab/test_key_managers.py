@@ -13,7 +13,7 @@ import pytest
 from mlockwipe_lab.key_managers.material import WINDOW, number
 from mlockwipe_lab.key_managers.registry import KEY_MANAGERS
 from tests.conftest import need
-from tests.running import MLOCKWIPE
+from tests.support.running import MLOCKWIPE
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to see the frames of pages")
 

@@ -11,7 +11,7 @@ from mlockwipe_lab.kernel_checks.reboot import complaint, reboot
 from mlockwipe_lab.vm.alone import initramfs
 from mlockwipe_lab.vm.faults import GuestFailed
 from mlockwipe_lab.vm.kernel import kernel
-from tests.c_programs import compiled
+from tests.support.c_programs import compiled
 
 needs_a_guest = [
     pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),

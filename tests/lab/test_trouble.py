@@ -30,8 +30,8 @@ from mlockwipe_lab.vm import machine
 from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed, emulator_failed
 from mlockwipe_lab.vm.kernel import Kernel, kernel
 from mlockwipe_lab.vm.machine import boot
-from tests.running import MLOCKWIPE, Marked, marked
-from tests.terminal import CTRL_C, Terminal, terminal
+from tests.support.running import MLOCKWIPE, Marked, marked
+from tests.support.terminal import CTRL_C, Terminal, terminal
 
 IN_GUESTS = [
     pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),

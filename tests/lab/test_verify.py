@@ -12,7 +12,7 @@ from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, _is_of_chance, verify, verify_one
 from mlockwipe_lab.vm.kernel import Kernel, kernel
-from tests.wrong_supervisors import prefix
+from tests.support.wrong_supervisors import prefix
 
 pytestmark = [
     pytest.mark.needs_program("qemu-system-x86_64", "qemu-system-x86"),

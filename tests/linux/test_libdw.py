@@ -10,7 +10,7 @@ import pytest
 
 from mlockwipe.linux import libdw, ptrace
 from mlockwipe.linux.libdw import Unwinder
-from tests.c_programs import compiled, needs_gcc
+from tests.support.c_programs import compiled, needs_gcc
 
 pytestmark = pytest.mark.needs_library("libdw.so.1", "libdw1")
 

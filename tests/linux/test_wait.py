@@ -30,7 +30,7 @@ from mlockwipe.linux.wait import (
     TrapStop,
     UntracedStop,
 )
-from tests.traced import child, go_on_until, stop
+from tests.support.traced import child, go_on_until, stop
 
 TRUE = ["/bin/true"]
 

@@ -22,7 +22,7 @@ from mlockwipe.memory.filters import filter_two
 from mlockwipe.memory.inject import Injection
 from mlockwipe.memory.keeper import NAME, Keeper, end_task, system_call_instruction
 from mlockwipe.memory.proc_files import Files
-from tests.traced import await_sleep, go_on_until, stopped_child, subreaper, tracees
+from tests.support.traced import await_sleep, go_on_until, stopped_child, subreaper, tracees
 
 SECRET = b"s" * PAGE_SIZE
 OPTIONS = ptrace.O_TRACECLONE | ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACEEXEC

@@ -16,7 +16,7 @@ from mlockwipe.linux.shm import SHM_REMAP
 from mlockwipe.memory.calls import Call, released
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return, return_matters
-from tests.memory.model import SEGMENT, Model, Page
+from tests.support.mm_model import SEGMENT, Model, Page
 
 BASE = 1 << 32
 PAGES = 48

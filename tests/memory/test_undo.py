@@ -9,9 +9,9 @@ import pytest
 
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
-from mlockwipe.memory.files import Files
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.keeper import Keeper
+from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.undo import Saved
 
 PAGES = 4

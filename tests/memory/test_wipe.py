@@ -18,7 +18,7 @@ from mlockwipe.memory import wipe
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
-from tests.traced import stopped_child, subreaper
+from tests.support.traced import stopped_child, subreaper
 
 RW = PROT_READ | PROT_WRITE
 SECRET = b"s" * PAGE_SIZE

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.linux import procfs
-from tests.real_programs.held import held, pages_in_use
-from tests.running import Marked, marked
-from tests.supervisor.attaching import attaching
+from tests.support.attaching import attaching
+from tests.support.held import held, pages_in_use
+from tests.support.running import Marked, marked
 
 pytestmark = [
     pytest.mark.needs_program("gpg-agent", "gpg-agent"),

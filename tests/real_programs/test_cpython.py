@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import mlockwipe
-from tests.c_programs import SOURCES
 from tests.conftest import need
-from tests.running import Outcome, run_bare, run_supervised
+from tests.support.c_programs import SOURCES
+from tests.support.running import Outcome, run_bare, run_supervised
 
 pytestmark = pytest.mark.usefixtures("room_to_lock")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.running import MLOCKWIPE, Marked, marked, run_bare, run_supervised
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, nobody
+from tests.support.running import MLOCKWIPE, Marked, marked, run_bare, run_supervised
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, nobody
 
 pytestmark = [pytest.mark.needs_program("gpg", "gnupg"), pytest.mark.needs_program("gpg-agent", "gpg-agent")]
 

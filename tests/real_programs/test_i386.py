@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from mlockwipe.contract.witness import Pages, witness
-from tests.c_programs import compiled, needs_gcc
-from tests.running import MLOCKWIPE, marked, run_bare, run_supervised
+from tests.support.c_programs import compiled, needs_gcc
+from tests.support.running import MLOCKWIPE, marked, run_bare, run_supervised
 
 pytestmark = needs_gcc
 

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from mlockwipe.contract.witness import Pages
-from tests.real_programs.witnessed import run_before_witness
+from tests.support.witnessed import run_before_witness
 
 pytestmark = pytest.mark.needs_library("libsodium.so.23", "libsodium23")
 

@@ -4,7 +4,7 @@
 import pytest
 
 from mlockwipe.contract.witness import Pages
-from tests.real_programs.witnessed import run_before_witness
+from tests.support.witnessed import run_before_witness
 
 pytestmark = pytest.mark.usefixtures("room_to_lock")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import Outcome, run_bare, run_supervised
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, nobody
+from tests.support.running import Outcome, run_bare, run_supervised
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, nobody
 
 pytestmark = pytest.mark.needs_program("ssh-agent", "openssh-client")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import run_bare, run_supervised
+from tests.support.running import run_bare, run_supervised
 
 pytestmark = pytest.mark.needs_program("stress-ng", "stress-ng")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.linux import procfs
-from tests.c_programs import needs_gcc
-from tests.running import TIMEOUT, Marked, run_bare
-from tests.supervisor.attaching import MLOCKWIPE, PART, UNSHARE, Obedient, attached, attaching, obedient, tasks
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
+from tests.support.attaching import MLOCKWIPE, PART, UNSHARE, Obedient, attached, attaching, obedient, tasks
+from tests.support.c_programs import needs_gcc
+from tests.support.running import TIMEOUT, Marked, run_bare
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
 pytestmark = needs_gcc
 

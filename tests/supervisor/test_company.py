@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.c_programs import compiled, needs_gcc
-from tests.running import MLOCKWIPE, run_bare, run_supervised
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, python_for_nobody
+from tests.support.c_programs import compiled, needs_gcc
+from tests.support.running import MLOCKWIPE, run_bare, run_supervised
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody, python_for_nobody
 
 needs_strace = pytest.mark.needs_program("strace", "strace")
 

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.c_programs import needs_gcc
-from tests.supervisor.victim import SITUATIONS, Situation, kill_supervisor, kill_victim
+from tests.support.c_programs import needs_gcc
+from tests.support.victim import SITUATIONS, Situation, kill_supervisor, kill_victim
 
 pytestmark = needs_gcc
 

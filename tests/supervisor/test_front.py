@@ -18,7 +18,7 @@ from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.front import _CAUGHT, _Front
 from mlockwipe.supervisor.options import Options
 from mlockwipe.tracing.observer import Unobserved
-from tests.traced import await_sleep, child, end_group, go_on_until, subreaper
+from tests.support.traced import await_sleep, child, end_group, go_on_until, subreaper
 
 SUPERVISOR = 1 << 22  # no process has this number, which is the largest a kernel allows
 SI_QUEUE = -1

@@ -18,7 +18,7 @@ from mlockwipe.supervisor import guardian, launch, short_run
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.guardian import _Left, guard, let_go_of_shell
 from mlockwipe.supervisor.options import Options
-from tests.traced import child, subreaper
+from tests.support.traced import child, subreaper
 
 STATUS_7 = ["sh", "-c", "exit 7"]
 KILLS_ITSELF = ["sh", "-c", "kill -9 $$"]

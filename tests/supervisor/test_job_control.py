@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import MLOCKWIPE, marked
-from tests.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
+from tests.support.running import MLOCKWIPE, marked
+from tests.support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
 
 LOCK = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
 # It waits in select() with a wakeup descriptor: a signal between Python's last look for one and its read() of a line

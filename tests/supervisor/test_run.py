@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from mlockwipe.supervisor import launch
-from tests.c_programs import SOURCES
-from tests.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
+from tests.support.c_programs import SOURCES
+from tests.support.running import MLOCKWIPE, TIMEOUT, marked, run_bare, run_supervised
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
 IMPORTS = "import os, signal, sys\n"
 LOCK = IMPORTS + "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"

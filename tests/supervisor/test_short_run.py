@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import run_supervised
+from tests.support.running import run_supervised
 
 # The place of the listener is taken by a pipe: readable with a notification, at its end with no task left that has
 # the filter. `program` is what the program does.

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from tests.c_programs import needs_gcc
-from tests.supervisor.attaching import MLOCKWIPE, PART, UNSHARE, obedient
-from tests.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
+from tests.support.attaching import MLOCKWIPE, PART, UNSHARE, obedient
+from tests.support.c_programs import needs_gcc
+from tests.support.unprivileged import AS_NOBODY, mlockwipe_for_nobody, needs_nobody
 
 pytestmark = needs_gcc
 

@@ -32,7 +32,7 @@ from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import Tracees, setuid_program
-from tests.traced import child, go_on_until, stopped_child, subreaper
+from tests.support.traced import child, go_on_until, stopped_child, subreaper
 
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
 RANGES = RangeSet([(1 << 30, (1 << 30) + 4096)])

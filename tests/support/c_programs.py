@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOURCES = Path(__file__).with_name("programs")
+SOURCES = Path(__file__).parents[1] / "programs"
 
 needs_gcc = pytest.mark.needs_gcc("gcc libc6-dev")
 

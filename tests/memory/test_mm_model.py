@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from mlockwipe.linux import mm, mman, procfs
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.memory.calls import Call
-from tests.c_programs import compiled, needs_gcc
-from tests.memory.model import SEGMENT, Model, Page
 from tests.memory.test_sensitive import BASE, HEAP, OWN, at, call, calls
+from tests.support.c_programs import compiled, needs_gcc
+from tests.support.mm_model import SEGMENT, Model, Page
 
 _NOT_COMPARED = ("forbid", "brk", "madvise", "process_madvise")  # no mapping of the area is changed by these
 _KERNEL = tuple(int(part) for part in platform.release().split(".")[:2])

@@ -4,8 +4,8 @@
 import sys
 
 from mlockwipe.contract.witness import Pages, witness
-from tests.c_programs import SOURCES
-from tests.running import Outcome, run_bare, run_supervised
+from tests.support.c_programs import SOURCES
+from tests.support.running import Outcome, run_bare, run_supervised
 
 
 def run_before_witness(program: str, *arguments: str, supervised: bool) -> tuple[Outcome, Pages]:

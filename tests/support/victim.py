@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlockwipe.contract.witness import witness
-from tests.c_programs import compiled
-from tests.running import MLOCKWIPE, TIMEOUT, Marked
+from tests.support.c_programs import compiled
+from tests.support.running import MLOCKWIPE, TIMEOUT, Marked
 
 
 @dataclass(frozen=True)

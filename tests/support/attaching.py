@@ -14,8 +14,8 @@ from typing import Any
 
 from mlockwipe.contract.witness import Pages, Witness, witness
 from mlockwipe.linux import procfs
-from tests.c_programs import compiled
-from tests.running import TIMEOUT, Marked, marked
+from tests.support.c_programs import compiled
+from tests.support.running import TIMEOUT, Marked, marked
 
 # The interpreter that runs the tests, and the package that it tests.
 MLOCKWIPE = (sys.executable, "-c", "from mlockwipe.cli import main; import sys; sys.exit(main())")
