@@ -15,8 +15,8 @@ from tests.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_Z, Terminal, terminal
 
 LOCK = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)\n"
 # It waits in select() with a wakeup descriptor: a signal between Python's last look for one and its read() of a line
-# would be handled only when the line is there. In the background it reads at once, for the terminal to stop it. It does
-# not print: a handler that does while print() is at work is a RuntimeError.
+# would be handled only when the line is there. In the background it reads at once, for the terminal to stop it.
+# And it does not print, for a handler that does while print() is at work is a RuntimeError.
 PROGRAM = """
 import os, select, signal, sys
 def say(*words): os.write(1, " ".join(map(str, words)).encode() + b"\\n")
