@@ -362,7 +362,8 @@ def test_findings_are_not_lost_where_nobody_can_be_told(fail: bool, careless: st
     path = tmp_path / "findings.json"
     words = ["audit", "--json", str(path), *(["--fail"] if fail else []), "--", careless, "unlocked"]
     with marked() as processes, open("/dev/full", "w") as full:
-        done = subprocess.run([MLOCKWIPE, *words], stderr=full, timeout=TIMEOUT, env=processes.environment)
+        buffered = {name: value for name, value in processes.environment.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run([MLOCKWIPE, *words], stderr=full, timeout=TIMEOUT, env=buffered)
     assert done.returncode == (3 if fail else 0)
     assert len(json.loads(path.read_text())["findings"]) > 0
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Running a command under supervision, with an auditor, and reporting what it has found."""
 
-import contextlib
 import json
 import os
 import sys
@@ -46,7 +45,7 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
         if file is not None:
             file.write(text)
     if sys.stderr is not None and (status not in (125, 126, 127) or findings):
-        with contextlib.suppress(OSError):  # the reader is gone, or there is no room: the status is the program's
+        try:
             console = Console(stderr=True)
             console = console if console.is_terminal else Console(stderr=True, width=118)
             if findings or programs or not missed:
@@ -55,6 +54,9 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
                 print(f"mlockwipe: not audited, as said: {', '.join(missed)}", file=sys.stderr)
             if damaged:
                 print("mlockwipe: the audit's notes were damaged, and some of it may be missing", file=sys.stderr)
+        except OSError:  # the reader is gone, or there is no room: the status is the program's
+            # The interpreter flushes stderr once more at its end, and ends with 120 if that fails again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return LEFT if fail and (damaged or missed or any(map(is_fault, findings))) else status
 
 
