@@ -292,5 +292,10 @@ def test_a_signal_ends_an_audit_once_the_program_has_ended(number: int) -> None:
         stand.send("exited", 7)
         stand.await_handled()
         os.kill(stand.pid, signal.SIGUSR1)
+        while int(procfs.status_field(stand.pid, "ShdPnd"), 16):
+            os.sched_yield()
+        while (state := procfs.stat_fields(stand.pid)[0]) not in "SZ":
+            os.sched_yield()
+        assert state == "S"  # it waits on
         os.kill(stand.pid, number)
         assert stand.end() == 7
