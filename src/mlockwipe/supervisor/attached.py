@@ -252,7 +252,7 @@ class Attached:
         if self._all_memory:
             return RangeSet([(0, TASK_SIZE)])
         ranges = space.sensitive.ranges.copy()
-        with contextlib.suppress(OSError):  # the keeper was killed
+        with contextlib.suppress(OSError, KeyError):  # it is gone, or dying, and has no memory any more
             held = space.held
             if procfs.status_field(held.keeper.pid if held else tid, "VmLck") != "0 kB":
                 # Not before: smaps takes longer, the more memory there is.
