@@ -8,7 +8,7 @@ import signal
 import struct
 import termios
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -38,6 +38,7 @@ class Front:
         self.channel = channel
         self._standard_error = standard_error
         self._end_guardian = end_guardian
+        self._hung_up = False
 
     def end(self) -> int:
         """Wait for its end: the exit status, or the signal negated."""
@@ -59,7 +60,9 @@ class Front:
         assert self.channel.send(word, *values)
 
     def hang_up(self) -> None:
-        self.channel.close()
+        if not self._hung_up:
+            self.channel.close()
+        self._hung_up = True
 
     def descriptors(self) -> dict[int, str]:
         return {int(fd): os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")}
@@ -94,20 +97,22 @@ def front(*, verbosity: int = 0, audits: bool = False) -> Iterator[Front]:
                 os.close(fd)
             os.setpgid(0, 0)
             os.write(tell, os.getpid().to_bytes(4, "little"))
+            os.close(tell)
             os.read(may_end, 1)
             os._exit(0)
         while os.getpgid(guardian) != guardian:
             os.sched_yield()
         os.dup2(its_standard_error, 2)
+        signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
         for fd in (ours.fileno(), its_standard_error, standard_error, end_guardian, told, tell):
             os.close(fd)
-        signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
         os._exit(_Front(options, theirs, guardian).stand())
 
     with subreaper(), child(body) as pid:
         for fd in (theirs.fileno(), its_standard_error, may_end, tell):
             os.close(fd)
         guardian = int.from_bytes(os.read(told, 4), "little")
+        assert os.read(told, 1) == b""  # the front is about to stand
         stand = Front(pid, guardian, ours, standard_error, end_guardian)
         try:
             yield stand
@@ -115,8 +120,7 @@ def front(*, verbosity: int = 0, audits: bool = False) -> Iterator[Front]:
             end_group(guardian)  # which the front may be in
             for fd in (standard_error, end_guardian, told):
                 os.close(fd)
-        with suppress(OSError):  # hung up already
-            ours.close()
+            stand.hang_up()
 
 
 @contextmanager
@@ -292,5 +296,10 @@ def test_a_signal_ends_an_audit_once_the_program_has_ended(number: int) -> None:
         stand.send("exited", 7)
         stand.await_handled()
         os.kill(stand.pid, signal.SIGUSR1)
+        while int(procfs.status_field(stand.pid, "ShdPnd"), 16):
+            os.sched_yield()
+        while (state := procfs.stat_fields(stand.pid)[0]) not in "SZ":
+            os.sched_yield()
+        assert state == "S"  # it waits on
         os.kill(stand.pid, number)
         assert stand.end() == 7
