@@ -230,6 +230,7 @@ def assert_right(model: Model, sensitive: Sensitive) -> None:
 @given(kinds, sequences(6, 12))
 @example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mremap", at(0), 3 * PAGE_SIZE, PAGE_SIZE, 0, 0)])
 @example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mmap", at(0), PAGE_SIZE, mman.PROT_READ, FIXED)])
+@example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mremap", at(0), 3 * PAGE_SIZE, 5 * PAGE_SIZE)])
 def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call]
 ) -> None:
@@ -243,6 +244,18 @@ def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
 
 @settings(max_examples=600, deadline=None)
 @given(kinds, sequences(0, 4), calls, st.lists(locks, min_size=1, max_size=2))
+@example(
+    [(Page, 3)],
+    [call("mlockall", mman.MCL_FUTURE)],
+    call("mremap", at(0), 3 * PAGE_SIZE, 5 * PAGE_SIZE),
+    [call("mlock", at(3), PAGE_SIZE)],
+)
+@example(
+    [(Page, 3)],
+    [],
+    call("mremap", at(0), PAGE_SIZE, PAGE_SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at(9)),
+    [call("mlock", at(9), PAGE_SIZE)],
+)
 def test_what_another_thread_locks_before_a_call_is_looked_at_stays_sensitive(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call], call: Call, meanwhile: list[Call]
 ) -> None:
