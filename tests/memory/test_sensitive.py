@@ -256,6 +256,12 @@ def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
     call("mremap", at(0), PAGE_SIZE, PAGE_SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at(9)),
     [call("mlock", at(9), PAGE_SIZE)],
 )
+@example(
+    [(lambda origin: Page(origin, sealed=True), 3)],
+    [call("mlockall", mman.MCL_FUTURE)],
+    call("munmap", at(0), PAGE_SIZE),
+    [call("mlock", at(0), PAGE_SIZE)],
+)
 def test_what_another_thread_locks_before_a_call_is_looked_at_stays_sensitive(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call], call: Call, meanwhile: list[Call]
 ) -> None:
