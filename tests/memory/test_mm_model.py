@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from mlockwipe.linux import mm, mman, procfs
@@ -99,6 +99,7 @@ def sequences(draw: st.DrawFn) -> list[Call]:
 @pytest.mark.skipif(_KERNEL < (6, 17), reason="before Linux 6.17, mremap(2) moves one mapping at a time")
 @settings(max_examples=60, deadline=None)
 @given(sequences())
+@example([*made_of(Page(0, locked=True), 0, 2), call("mremap", at(0), 2 * PAGE_SIZE, 4 * PAGE_SIZE)])
 def test_the_model_does_what_the_kernel_does(sequence: list[Call]) -> None:
     with running() as program:
         model = Model(BASE, HEAP)

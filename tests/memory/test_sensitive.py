@@ -7,7 +7,7 @@ The kernel is a model of it, in model.py.
 import os
 from collections.abc import Callable, Sequence
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from mlockwipe.linux import mman
@@ -82,6 +82,7 @@ _MAPPINGS = [
     for how in (0, mman.MAP_FIXED, mman.MAP_FIXED_NOREPLACE)
     for lock in (0, mman.MAP_LOCKED)
 ]
+FIXED = mman.MAP_PRIVATE | mman.MAP_FIXED
 _ADVICE = st.sampled_from([mman.MADV_DONTNEED, mman.MADV_FREE, mman.MADV_DONTNEED_LOCKED])
 
 remaps = st.sampled_from([0, SHM_REMAP])
@@ -90,7 +91,7 @@ protections = st.sampled_from([mman.PROT_READ | mman.PROT_WRITE, mman.PROT_NONE]
 locks = st.one_of(
     on_range("mlock"),
     on_range("mlock2", st.integers(0, 2)),
-    on_range("mmap", protections, st.just(mman.MAP_PRIVATE | mman.MAP_FIXED | mman.MAP_LOCKED)),
+    on_range("mmap", protections, st.just(FIXED | mman.MAP_LOCKED)),
 )
 calls = st.one_of(
     locks,
@@ -227,6 +228,9 @@ def assert_right(model: Model, sensitive: Sensitive) -> None:
 
 @settings(max_examples=600, deadline=None)
 @given(kinds, sequences(6, 12))
+@example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mremap", at(0), 3 * PAGE_SIZE, PAGE_SIZE, 0, 0)])
+@example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mmap", at(0), PAGE_SIZE, mman.PROT_READ, FIXED)])
+@example([(Page, 3)], [call("mlockall", mman.MCL_FUTURE), call("mremap", at(0), 3 * PAGE_SIZE, 5 * PAGE_SIZE)])
 def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call]
 ) -> None:
@@ -240,6 +244,24 @@ def test_what_is_sensitive_is_what_the_kernel_holds_to_be_locked(
 
 @settings(max_examples=600, deadline=None)
 @given(kinds, sequences(0, 4), calls, st.lists(locks, min_size=1, max_size=2))
+@example(
+    [(Page, 3)],
+    [call("mlockall", mman.MCL_FUTURE)],
+    call("mremap", at(0), 3 * PAGE_SIZE, 5 * PAGE_SIZE),
+    [call("mlock", at(3), PAGE_SIZE)],
+)
+@example(
+    [(Page, 3)],
+    [],
+    call("mremap", at(0), PAGE_SIZE, PAGE_SIZE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at(9)),
+    [call("mlock", at(9), PAGE_SIZE)],
+)
+@example(
+    [(lambda origin: Page(origin, sealed=True), 3)],
+    [call("mlockall", mman.MCL_FUTURE)],
+    call("munmap", at(0), PAGE_SIZE),
+    [call("mlock", at(0), PAGE_SIZE)],
+)
 def test_what_another_thread_locks_before_a_call_is_looked_at_stays_sensitive(
     runs: list[tuple[Callable[[int], Page | None], int]], sequence: list[Call], call: Call, meanwhile: list[Call]
 ) -> None:
