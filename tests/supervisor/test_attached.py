@@ -13,7 +13,7 @@ from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.supervisor.attached import Attached
 from mlockwipe.supervisor.report import Report
-from tests.traced import await_sleep, child, go_on_until
+from tests.support.traced import await_sleep, child, go_on_until
 
 INHERITED = RangeSet([(1 << 30, (1 << 30) + PAGE_SIZE)])
 

@@ -12,7 +12,7 @@ from mlockwipe.linux.wait import GroupStop, TrapStop
 from mlockwipe.memory.inject import Injection
 from mlockwipe.memory.keeper import system_call_instruction
 from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
-from tests.traced import await_sleep, child, end_group, stop, stopped_child, subreaper
+from tests.support.traced import await_sleep, child, end_group, stop, stopped_child, subreaper
 
 
 def execute_a_call(pid: int) -> None:

@@ -15,7 +15,7 @@ from mlockwipe.linux.arch import NATIVE, Registers
 from mlockwipe.linux.libc import sleeping
 from mlockwipe.linux.wait import End
 from mlockwipe.tracing.restart import made_to_restart, restart_interrupted_call, restart_notified_call
-from tests.traced import go_on_until, stopped_child
+from tests.support.traced import go_on_until, stopped_child
 
 _ERESTARTSYS, _ERESTARTNOINTR, _ERESTARTNOHAND = 512, 513, 514  # include/linux/errno.h
 EPOLL_WAIT = 232
