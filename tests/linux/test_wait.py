@@ -129,7 +129,7 @@ EVENTS = {
 def test_an_event_that_was_asked_for_is_an_event_stop(event: str) -> None:
     body, option, number = EVENTS[event]
     with child(body, option) as pid:
-        found = wait.await_stop(pid)
+        found = go_on_until(lambda stop: stop.tid == pid)
         assert type(found) is EventStop
         assert (found.tid, found.event) == (pid, number)
         assert (number in wait.BIRTHS) == (event in ("fork", "vfork", "clone"))

@@ -24,6 +24,7 @@ BIRTHS = frozenset((EVENT_FORK, EVENT_VFORK, EVENT_CLONE))
 _SIGTRAP = 5
 _SECCOMP = _EVENT_SECCOMP << 8 | _SIGTRAP
 _SYSCALL = 0x80 | _SIGTRAP
+_EXEC = EVENT_EXEC << 8 | _SIGTRAP
 _STOPPING = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
 _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 
@@ -170,10 +171,13 @@ def look_for_stop(tid: int | None = None) -> Stop | None:
 
 
 def await_stop(tid: int) -> Stop:
-    """Wait for the next stop of a traced task. TaskGone when it is dead, which is left to be waited for."""
+    """Wait for the next stop of a traced task. TaskGone when it is dead, or another thread has got its tid by exec.
+
+    Either is left to be waited for.
+    """
     try:
         found = os.waitid(os.P_PID, tid, _LOOK | os.WEXITED)
-        if found is None or found.si_code in _ENDS:
+        if found is None or found.si_code in _ENDS or found.si_status == _EXEC:
             raise TaskGone(tid)
         os.waitid(os.P_PID, tid, os.WSTOPPED | WALL | os.WNOHANG)
     except ChildProcessError:
@@ -194,7 +198,7 @@ def reap(tid: int) -> None:
     try:
         os.waitid(os.P_PID, tid, os.WEXITED | os.WNOHANG | WALL)
     except ChildProcessError:
-        return  # reaped already: a keeper that was let go of
+        return  # reaped already
 
 
 def was_continued(pid: int) -> bool:

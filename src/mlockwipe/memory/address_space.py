@@ -147,7 +147,7 @@ class AddressSpace:
         if held is not None:
             _give_up(held, journal)
 
-    def forked(self, ranges: Iterable[Range]) -> "AddressSpace":
+    def forked(self, ranges: RangeSet) -> "AddressSpace":
         """The address space of a child. `ranges`: what was sensitive in this one, and so is in the child's."""
         child = AddressSpace(self.family)
         child.sensitive.inherit(ranges)
@@ -202,9 +202,10 @@ class AddressSpace:
     def heap_end(self) -> int:
         """The program break; at first to the page, from where the mapping of the heap ends."""
         if self.program_break is None:
-            if self.held is None:
+            held = self.held
+            if held is None:
                 return 0
-            self.program_break = self.state.mappings.heap_end()
+            self.program_break = held.mappings.heap_end()
         return self.program_break
 
     def released(self, call: Call, tid: int) -> list[Range]:
@@ -263,9 +264,14 @@ class AddressSpace:
         """The call has returned: settle what it released, or bring back what it did not. What that changes."""
         call, saved = under_way.call, under_way.saved
         succeeded = call.succeeds(result)
+        change = Change(
+            added=under_way.change.removed
+        )  # should the kernel not answer: rather too much
         try:
-            change = at_return(self.sensitive, call, under_way.change, result, self.state.mappings)
-            self.sensitive.apply(change)
+            try:
+                change = at_return(self.sensitive, call, under_way.change, result, self.state.mappings)
+            finally:
+                self.sensitive.apply(change)
             if not succeeded and saved:
                 saved.bring_back()
             elif call.name == "process_madvise" and saved:

@@ -10,17 +10,16 @@ from mlockwipe.linux import shm
 from mlockwipe.linux.arch import ABIS, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import (
     MADV_DONTNEED,
-    MADV_DONTNEED_LOCKED,
     MADV_FREE,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_LOCKED,
     MREMAP_FIXED,
 )
+from mlockwipe.memory.filters import RELEASING_ADVICE
 from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
 
-RELEASING_ADVICE = frozenset((MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED))
 Mapped = Callable[[int, int], Iterable[Range]]  # the parts of [start, end) where anything is mapped
 LOCKS = frozenset(("mlock", "mlock2", "mlockall"))
 

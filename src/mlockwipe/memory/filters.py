@@ -32,7 +32,7 @@ from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
 # back by an argument that prctl(2) ignores, or it would have to answer its own notification.
 OWN_PRCTL = 0x6D6C6F63
 
-_RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
+RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
 
 
 def filter_one() -> bytes:
@@ -64,7 +64,7 @@ def filter_two(*, unmap: bool) -> bytes:
         releasing: list[Rule] = [
             *((RET_TRACE, call, ()) for call in ("munmap", "mremap", "brk", "shmat", "process_madvise")),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
-            *((RET_TRACE, "madvise", (equal(2, advice),)) for advice in _RELEASING_ADVICE),
+            *((RET_TRACE, "madvise", (equal(2, advice),)) for advice in RELEASING_ADVICE),
         ]
         return unlocking + releasing if unmap else unlocking
 

@@ -167,7 +167,7 @@ class Keeper:
     def add_filter(self, tid: int, status: procfs.Status, code: bytes) -> bool:
         """Add a filter to every thread of a stopped task's process at once, running ones too.
 
-        False when only this thread has got it: SECCOMP_FILTERFLAG_TSYNC is refused when the threads have different
+        False when only this thread has got it: SECCOMP_FILTER_FLAG_TSYNC is refused when the threads have different
         filters already.
         """
         with (

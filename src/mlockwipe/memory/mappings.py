@@ -95,9 +95,6 @@ class NoMappings:
     def room_below(self, start: int) -> int:
         return start
 
-    def heap_end(self) -> int:
-        return 0
-
 
 def locked_ranges(smaps_fd: int) -> list[Range]:
     """The mappings that the kernel holds to be locked (`lo` in VmFlags of smaps)."""

@@ -3,7 +3,7 @@
 
     entry = at_entry(sensitive, call, released)            # before the kernel executes the call
     sensitive.apply(entry)
-    sensitive.apply(at_return(sensitive, entry, result, mappings))   # when its result is known
+    sensitive.apply(at_return(sensitive, call, entry, result, mappings))   # when its result is known
 
 What a successful call leaves unlocked or unmapped goes at the entry and not at the return: by then another thread may
 have mapped and locked the same place. A call that fails has it put back.
@@ -12,12 +12,17 @@ Source: mlock(2), mremap(2), mm/mlock.c and mm/mremap.c, Linux 6.18.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.mman import MCL_CURRENT, MCL_FUTURE, MREMAP_DONTUNMAP, MREMAP_FIXED
 from mlockwipe.memory.calls import Call, page_up, span
 from mlockwipe.memory.ranges import Range, RangeSet
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # typing takes 4 ms to import
 
 
 class Sensitive:
@@ -42,10 +47,10 @@ class Sensitive:
         if change.future is not None:
             self.future = change.future
 
-    def inherit(self, ranges: Iterable[Range]) -> None:
+    def inherit(self, ranges: RangeSet) -> None:
         """After a fork: what is sensitive in the parent is so in the child. MCL_FUTURE is not passed on."""
         self.inherited = True
-        self.ranges = RangeSet(ranges)
+        self.ranges = ranges.copy()
 
 
 class Change:

@@ -59,6 +59,7 @@ class Attached:
         self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
+        self._unsettled: float | None = None  # seconds, as of Tracees.settle
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
         watched = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
@@ -129,11 +130,18 @@ class Attached:
                 if look is None and not self.any_left:
                     return True
                 if not busy:
-                    poll.poll(None if look is None else max(0.0, due - monotonic()) * 1000)
+                    poll.poll(self._patience(due if look is not None else None))
                 if any(info.signal != signal.SIGCHLD for info in signalfd.read_signals(self._signals)):
                     return False
         finally:
             self._let_go()
+
+    def _patience(self, due: float | None) -> float | None:
+        """How long to wait for events, in milliseconds. `due`: the time of the next look at the machine."""
+        waits = [] if due is None else [max(0.0, due - monotonic())]
+        if self._unsettled is not None:
+            waits.append(self._unsettled)
+        return min(waits) * 1000 if waits else None
 
     def _let_go(self) -> None:
         """End the keepers. The programs are let go of by the kernel, when this process ends."""
@@ -166,7 +174,7 @@ class Attached:
                 wait.reap(end.tid)
         else:
             return True
-        self._tracees.settle()
+        self._unsettled = self._tracees.settle()
         return False
 
     # -- stops --------------------------------------------------------------------------------------------------
@@ -180,7 +188,6 @@ class Attached:
                 stop = self._protect(task, stop)
         if isinstance(stop, GroupStop):
             ptrace.listen(task.tid)
-            wait.take(task.tid)
             return
         if isinstance(stop, SignalStop):
             # To a traced task the kernel brings even signals that will then be ignored.
@@ -197,20 +204,19 @@ class Attached:
 
         The stop that the task is in then.
         """
-        space = task.space
+        space, mercy = task.space, None
         try:
             restart_interrupted_call(task.tid)
             filters = int(procfs.status_field(task.tid, "Seccomp_filters"))
             mercy = AtOurMercy(task.tid, suspend_seccomp=filters > self._own_filters)
             keeper = Keeper.create_mortal(task.tid, like, mercy)
-            stop = mercy.stop
         except GONE:
             # It is dying, or a helper of ours was killed.
             self._failures[space] += 1
             if self._failures[space] < _ATTEMPTS:
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.interrupt(task.tid)
-                return stop
+                return mercy.stop if mercy else stop
             self._can_not_protect(space, task.tgid, "its keeper was killed while it was made")
         except OSError as error:
             self._can_not_protect(space, task.tgid, error.strerror or str(error))
@@ -221,7 +227,7 @@ class Attached:
                 self._say_covered(space, task.tgid)
         self._first.discard(space)
         del self._failures[space]
-        return stop
+        return mercy.stop if mercy else stop
 
     def _say_covered(self, space: AddressSpace, tgid: int) -> None:
         self._report.counts.attached += 1

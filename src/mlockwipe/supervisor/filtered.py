@@ -3,7 +3,6 @@
 
 import os
 import signal
-from typing import Protocol
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
@@ -20,6 +19,12 @@ from mlockwipe.tracing.restart import restart_notified_call
 from mlockwipe.tracing.task import FilterTwo, Task, TaskState
 from mlockwipe.tracing.tracees import Tracees, setuid_program
 from mlockwipe.tracing.trapped import TrappedCalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # typing takes 4 ms to import
 
 
 class Owner(Protocol):
@@ -106,7 +111,7 @@ class Filtered:
     def sensitive(self, space: AddressSpace, tid: int) -> RangeSet:
         space.ask_for_unwatched()
         sensitive = space.sensitive
-        if self._unmap or sensitive.inherited:
+        if self._unmap or sensitive.inherited or not sensitive.ranges or space.held is None:
             return sensitive.ranges
         # unmaps were not seen, so an address in the set may have been mapped anew: let the kernel say what is locked
         locked = space.state.mappings.locked()

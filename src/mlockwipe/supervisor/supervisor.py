@@ -53,6 +53,7 @@ class Supervisor:
         self._verbose = options.verbosity > 0
         self._front_pid = front_pid
         self._said: set[str] = set()
+        self._unsettled: float | None = None  # seconds, as of Tracees.settle
         self._burst = Burst()
         self._signals = signalfd.open_signalfd(SIGNALS)
         # each address space takes four descriptors
@@ -77,7 +78,7 @@ class Supervisor:
         front = self._front.fileno()
         poll.register(front, select.EPOLLIN)
         while self._handle_children():
-            for fd, events in poll.poll(0 if self._burst.on else -1):
+            for fd, events in poll.poll(0 if self._burst.on else self._unsettled):
                 if fd == self._signals:
                     self._forward_signals()
                 elif fd == self._listener:
@@ -99,7 +100,7 @@ class Supervisor:
             except ChildProcessError:
                 return False
             if found is None:
-                self._tracees.settle()
+                self._unsettled = self._tracees.settle()
                 if self._program_stopped:
                     self._look_for_continued()
                 return True
@@ -168,7 +169,7 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         while self._handle_children():
-            poll.poll()
+            poll.poll(None if self._unsettled is None else self._unsettled * 1000)
             signalfd.read_signals(self._signals)
             self._kill_children()
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Tasks of programs that are not ours, in their stops: what must be known of them and done to them."""
+"""A stopped task of a program that is not ours, while it executes calls for us."""
 
 import contextlib
 import errno

@@ -13,10 +13,7 @@ from mlockwipe.tracing.tracees import GONE, Tracees
 
 
 class Protection:
-    """`entrust`: gets each new keeper, once its process can go on. `unmap`: whether filter two stops releases.
-
-    `inherited_filters`: the seccomp filters that a program has from whoever started it, filter one left out.
-    """
+    """`entrust`: gets each new keeper, once its process can go on. `unmap`: whether filter two stops releases."""
 
     def __init__(
         self,
@@ -24,14 +21,11 @@ class Protection:
         entrust: Callable[[Keeper], None],
         *,
         unmap: bool,
-        inherited_filters: int | None = None,
     ) -> None:
         self._tracees = tracees
         self._entrust = entrust
         self._filter_two = filter_two(unmap=unmap)
-        if inherited_filters is None:
-            inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
-        self._inherited_filters = inherited_filters
+        self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
 
     def protect(self, task: Task, like: Keeper | None = None) -> None:
         """Give the address space of a stopped task its keeper. `like`: that of the parent, after a fork.
@@ -42,7 +36,9 @@ class Protection:
         needs_filter = task.filter_two is FilterTwo.NO
         try:
             status = procfs.Status(task.tid)
-            if int(status["Seccomp_filters"]) > self._inherited_filters + (1 if needs_filter else 2):
+            if int(status["Seccomp_filters"]) > self._inherited_filters + (
+                2 if task.filter_two is FilterTwo.YES else 1
+            ):
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             if like is None:
                 space.stack_top = procfs.stack_top(task.tid)

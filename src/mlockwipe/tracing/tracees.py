@@ -9,7 +9,7 @@ import contextlib
 import os
 import stat
 from collections import deque
-from typing import Protocol
+from time import monotonic
 
 from mlockwipe.linux import kcmp, procfs, ptrace, wait
 from mlockwipe.linux.wait import (
@@ -18,6 +18,7 @@ from mlockwipe.linux.wait import (
     EVENT_EXIT,
     End,
     EventStop,
+    GroupStop,
     SignalStop,
     Stop,
     TaskGone,
@@ -32,12 +33,18 @@ from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.seize import Seized
 from mlockwipe.tracing.task import FilterTwo, Task
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object  # typing takes 4 ms to import
+
 GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
+_SOON = 0.05  # seconds, by which the event of a newborn's maker has come
 
 
 class Policy(Protocol):
-    """What whoever traces decides. Where a task is stopped, it goes on when the method has returned, unless that says
-    otherwise."""
+    """What whoever traces decides. A task that is stopped goes on when the method has returned, but in `on_stop`."""
 
     birth_filter: FilterTwo  # of a task whose maker nobody knows
 
@@ -79,7 +86,7 @@ class Tracees:
         self.tasks: dict[int, Task] = {}
         self.keepers: dict[int, AddressSpace] = {}
         self._halted: set[int] = set()  # keepers in their exit stop
-        self._newborn: set[int] = set()  # in their first stop; the event of their maker is to come
+        self._newborn: dict[int, float] = {}  # in their first stop, since when; the event of their maker is to come
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
 
     # -- tasks --------------------------------------------------------------------------------------------------
@@ -123,10 +130,12 @@ class Tracees:
         self.on_stop(found)
         return None
 
-    def settle(self) -> None:
-        """To be called when there are no more events: what is still not accounted for then, nobody will explain."""
-        if self._newborn:
-            self._adopt_lost()
+    def settle(self) -> float | None:
+        """To be called when there are no more events, and again after so many seconds, should none come by then."""
+        if not self._newborn:
+            return None
+        self._adopt_lost()
+        return _SOON
 
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)
@@ -158,18 +167,16 @@ class Tracees:
 
     def _on_stop_of_other(self, stop: Stop) -> None:
         tid = stop.tid
-        wait.take(tid)
         with contextlib.suppress(ProcessLookupError):
+            if tid in self.keepers and not (isinstance(stop, EventStop) and stop.event == EVENT_EXIT):
+                ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
+                return
+            wait.take(tid)
             if isinstance(stop, UntracedStop):
                 self.policy.on_untraced_stop(stop)
             elif tid in self.keepers:
-                # In its exit stop, killed by somebody, it stays and holds the memory. SIGSTOP can't be blocked, but a
-                # keeper has nothing to stop.
-                if isinstance(stop, EventStop) and stop.event == EVENT_EXIT:
-                    self._halted.add(tid)
-                    self._release_if_halted(self.keepers[tid])
-                else:
-                    ptrace.cont(tid)
+                self._halted.add(tid)  # killed by somebody: there it stays, and holds the memory
+                self._release_if_halted(self.keepers[tid])
             elif isinstance(stop, EventStop) and stop.event == EVENT_EXEC:
                 # The first thread had ended before we traced the process; another has got its tid by exec.
                 former = self.tasks.get(ptrace.get_event_message(tid))
@@ -177,7 +184,7 @@ class Tracees:
                     self._on_exec(Task(tid, former.tgid, former.space, former.filter_two), former.tid)
                 ptrace.cont(tid)
             else:
-                self._newborn.add(tid)
+                self._newborn[tid] = monotonic()
 
     # -- births -------------------------------------------------------------------------------------------------
 
@@ -185,33 +192,35 @@ class Tracees:
         """A task of ours has made another, which waits in its first stop or will be there soon."""
         if child in self.tasks:
             return
-        if child in self._newborn:
-            self._newborn.discard(child)
-        else:
+        if self._newborn.pop(child, None) is None:
             wait.await_stop(child)
         try:
             tgid = int(procfs.status_field(child, "Tgid"))
-            shares = tgid == maker.tgid or share_memory(child, maker, event)
+            space = maker.space
+            if tgid != maker.tgid and not share_memory(child, maker, event):
+                space = space.forked(self.policy.sensitive(space, maker.tid))
         except OSError as error:
             if not isinstance(error, GONE):
                 self.policy.unknown(child)
             raise
-        if shares:
-            space = maker.space
-        else:
-            space = maker.space.forked(self.policy.sensitive(maker.space, maker.tid))
+        if space is not maker.space:
             self.policy.forked(maker.space, space, tgid)
         self._welcome(Task(child, tgid, space, maker.filter_two), maker.space)
 
     def _adopt_lost(self) -> None:
-        """Newborns whose maker was killed before the kernel reported them: their parent is somebody else now."""
-        for child in list(self._newborn):
+        """Newborns whose maker was killed before the kernel reported them.
+
+        As a rule their parent is somebody else then. Not so if the maker was a thread that another one's exec has
+        ended, or if the new parent is one of ours, too.
+        """
+        known = {task.tgid for task in self.tasks.values()}
+        for child, since in list(self._newborn.items()):
             with contextlib.suppress(*GONE):
                 status = procfs.Status(child)
                 tgid = int(status["Tgid"])
-                if {tgid, int(status["PPid"])} & {task.tgid for task in self.tasks.values()}:
-                    continue  # its maker's process lives, and the event is to come
-                self._newborn.discard(child)
+                if {tgid, int(status["PPid"])} & known and monotonic() - since < _SOON:
+                    continue  # its maker may live, and the event is to come
+                del self._newborn[child]
                 if is_helper(child):
                     end_task(child)  # of a keeper that was being made when its program was killed
                     continue
@@ -252,7 +261,7 @@ class Tracees:
 
     def _on_end(self, end: End) -> None:
         """A task is dead and not yet reaped: its parent hears of it when we have wiped, not before."""
-        self._newborn.discard(end.tid)
+        self._newborn.pop(end.tid, None)
         if end.tid in self.keepers:
             self._lost_keeper(end.tid)
         elif (task := self._forget(end.tid)) is not None:
@@ -307,7 +316,10 @@ class Tracees:
 def _go_on(stop: Stop) -> None:
     """Let a task go on as if nobody had looked at its stop."""
     with contextlib.suppress(ProcessLookupError):
-        ptrace.cont(stop.tid, stop.signal if isinstance(stop, SignalStop) else 0)
+        if isinstance(stop, GroupStop):
+            ptrace.listen(stop.tid)
+        else:
+            ptrace.cont(stop.tid, stop.signal if isinstance(stop, SignalStop) else 0)
 
 
 def setuid_program(tid: int) -> str | None:

@@ -86,11 +86,11 @@ class TrappedCalls:
 
     def returned(self, task: Task) -> None:
         """A task has stopped with the result of the call that it was in."""
+        result = ptrace.get_registers(task.tid).result  # of one that is killed now, what is under way is abandoned
         task.become(TaskState.RUNNING)
         under_way, task.under_way = task.under_way, None
         if under_way is None:
             return
-        result = ptrace.get_registers(task.tid).result
         change = Change()
         try:
             change = task.space.end(under_way, result)
