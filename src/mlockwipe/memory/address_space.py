@@ -264,9 +264,7 @@ class AddressSpace:
         """The call has returned: settle what it released, or bring back what it did not. What that changes."""
         call, saved = under_way.call, under_way.saved
         succeeded = call.succeeds(result)
-        change = Change(
-            added=under_way.change.removed
-        )  # should the kernel not answer: rather too much
+        change = Change(added=under_way.change.removed)  # should the kernel not answer: rather too much
         try:
             try:
                 change = at_return(self.sensitive, call, under_way.change, result, self.state.mappings)
