@@ -100,7 +100,7 @@ def why_no_attaching(scope: str | None) -> str | None:
     """Why other processes of one's own can't be traced."""
     if scope in (None, "0"):
         return None
-    return "kernel.yama.ptrace_scope lets only its parents trace it: run mlockwipe attach as root"
+    return "kernel.yama.ptrace_scope lets only its ancestors trace it: run mlockwipe attach as root"
 
 
 def may_trace() -> bool:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Whatever system calls a program makes, the sensitive ranges are what the kernel then holds to be locked.
 
-The kernel is a model of it, in model.py.
+The kernel is a model of it, in tests/support/mm_model.py.
 """
 
 import os

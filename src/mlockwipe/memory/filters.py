@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The two seccomp filters: which calls the supervisor hears of, and how.
 
-Filter one is installed before the program is executed and inherited by every descendant. It only speaks of the few
-calls with which a program *starts* to have something to protect, so a program that never locks memory is never
+Filter one is installed before the program is executed and inherited by every descendant. It only reports the few
+calls with which a program *starts* to have something to protect, or becomes undumpable: other programs are never
 stopped. Filter two is added to a process at its first lock: from then on the calls that release or unlock memory
 stop it for its tracer.
 """

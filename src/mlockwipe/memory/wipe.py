@@ -18,9 +18,9 @@ from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
-# From this size on the kernel clears faster in the keeper's own context, by read(2) of /dev/zero, than through
+# From this size on the kernel clears faster in the worker's own context, by read(2) of /dev/zero, than through
 # /proc/PID/mem, where every page is looked up and mapped for the copy.
-_THROUGH_KEEPER = 1 << 20
+_THROUGH_WORKER = 1 << 20
 _CHUNK = 1 << 20
 _PIECE = 4 << 20
 _zeros = memoryview(bytes(_CHUNK))
@@ -64,7 +64,7 @@ def clear(keeper: Keeper, runs: Sequence[Run], *, dying: bool, shared: bool = Fa
     """
     if dying and shared and sum(end - start for _, (start, end) in runs) > _PIECE:
         return _clear_piece_by_piece(keeper, runs)
-    large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_KEEPER and (dying or run[0].writable)]
+    large = [run for run in runs if run[1][1] - run[1][0] >= _THROUGH_WORKER and (dying or run[0].writable)]
     done: set[Range] = set()
     with contextlib.suppress(TaskGone):
         for vma, run in large:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""The carrier that needs no privilege: ptrace and seccomp, and locked memory is wiped at its release."""
+"""Who supervises: the processes of `mlockwipe run`, and the loop of `mlockwipe attach`."""

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""Tasks that are traced: how they come to be, stop, execute and end, for whoever supervises them."""
+"""Traced tasks: births, stops, execs, ends. What differs between `run` and `attach` is a policy (tracees.py)."""

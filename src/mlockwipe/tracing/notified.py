@@ -93,7 +93,7 @@ class NotifiedCalls:
         elif task.space.is_unheld or task.filter_two is FilterTwo.NO:
             self._prepare(notification, task)  # the call is restarted, and notified again
         else:
-            self._let_lock(notification, task, call)
+            self._let_go_on(notification, task, call)
 
     def _let_go_on_unprotected(self, notification: seccomp.Notification, call: Call) -> None:
         if self._strict and (call.locks or call.name == "mmap"):
@@ -101,7 +101,7 @@ class NotifiedCalls:
         else:
             seccomp.let_go_on(self._listener, notification)
 
-    def _let_lock(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
+    def _let_go_on(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
         watched = call.locks or call.name == "mmap"
         if (
             call.name in ("mlock", "mlock2")
@@ -156,7 +156,7 @@ class NotifiedCalls:
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.interrupt(other)
         try:
-            self._tracees.policy.on_stop(task, stop)
+            self._tracees.policy.on_stop(task, stop)  # which lets the task go on
         finally:
             if new:
                 self._protection.entrust(task)  # soon enough: the call that locks comes to us once more

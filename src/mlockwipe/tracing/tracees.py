@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """All tasks that one process traces, and their address spaces: births, exec, ends, keepers, orphans.
 
-This is what programs under filters and programs that were attached to have in common. In what they differ is a
-policy, which is asked here and decides nothing of what is in this file.
+What `run` and `attach` have in common. Where they differ a policy is asked: supervisor/filtered.py for `run`,
+supervisor/attached.py for `attach`.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _SOON = 0.05  # seconds, by which the event of a newborn's maker has come
 
 
 class Policy(Protocol):
-    """What whoever traces decides. A task that is stopped goes on when the method has returned, but in `on_stop`."""
+    """What `run` and `attach` decide differently. A stopped task goes on when a method returns, but for `on_stop`."""
 
     birth_filter: FilterTwo  # of a task whose maker nobody knows
 
@@ -120,7 +120,7 @@ class Tracees:
     # -- events -------------------------------------------------------------------------------------------------
 
     def handle(self, found: Stop | End) -> End | None:
-        """An event that was looked at, and is left to be waited for. An end is returned: its task is to be reaped."""
+        """Handle an event that was only looked at. The caller reaps the task of an end that is returned."""
         if isinstance(found, End):
             stop = wait.look_for_stop()  # every stop comes before any end
             if stop is None:

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Calls of filter two: those that release or unlock memory stop their task, before and after the kernel does them."""
+"""Calls of filter two: those that release or unlock memory stop their task, before and after the kernel does them.
+
+`begin` and `returned` also serve the watched locks of filter one (notified.py).
+"""
 
 import contextlib
 import os
@@ -48,14 +51,14 @@ class TrappedCalls:
             _clear_untraced(task, call)
         elif not space.sensitive.ranges:
             space.program_break = None  # not followed while there is nothing to protect
-        elif self._begin(task, call):
+        elif self._begin_trapped(task, call):
             task.become(TaskState.IN_CALL)
             ptrace.cont_to_syscall_stop(task.tid)
             self.await_briefly(task)
             return
         ptrace.cont(task.tid)
 
-    def _begin(self, task: Task, call: Call) -> bool:
+    def _begin_trapped(self, task: Task, call: Call) -> bool:
         """Do what a call demands at its entry: False if its return is of no interest."""
         under_way = self.begin(task, call)
         if under_way is None:

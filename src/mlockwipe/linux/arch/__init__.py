@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What this machine's architecture decides: page size, registers, system call numbers, calling conventions.
 
-One file an architecture, all with the same names; nothing outside of this folder knows a number or a register.
+One file an architecture, all with the same names. A further one also needs requirements.ARCHITECTURES, and the
+contract's cases their machine code.
 """
 
 from mlockwipe.linux.arch.x86_64 import ABIS, PAGE_SIZE, TASK_SIZE, Abi, Registers
