@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe_lab.kernel_checks.reboot import reboot
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 from tests.kernel.test_stress import needs_a_kernel
 from tests.support.c_programs import compiled
 

@@ -10,8 +10,8 @@ from mlockwipe.carriers import CARRIERS
 from mlockwipe_lab.kernel_checks.busy_cpu import PAGES
 from mlockwipe_lab.kernel_checks.stress import call
 from mlockwipe_lab.matrix.judge import load_module
-from mlockwipe_lab.vm.faults import fault
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.failures import fault
+from mlockwipe_lab.vm.kernels import kernel
 from mlockwipe_lab.vm.machine import boot
 from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel

@@ -22,8 +22,8 @@ from mlockwipe.kernel.module import SUPPORTED, build, fetched_headers, installed
 from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.kernel_checks.module_stress import call, stress_module
 from mlockwipe_lab.matrix.judge import verify
-from mlockwipe_lab.vm.faults import fault
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.failures import fault
+from mlockwipe_lab.vm.kernels import kernel
 from mlockwipe_lab.vm.machine import Machine, boot
 from tests.lab.test_verify import KEPT, WIPED, chosen, verdicts
 

@@ -6,8 +6,8 @@ import pytest
 from mlockwipe.carriers import CARRIERS
 from mlockwipe.kernel.build import TOOLS
 from mlockwipe_lab.kernel_checks.stress import stress
-from mlockwipe_lab.vm.faults import fault
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.failures import fault
+from mlockwipe_lab.vm.kernels import kernel
 
 needs_a_kernel = [
     *(pytest.mark.needs_program(tool, package) for tool, package in TOOLS.items()),

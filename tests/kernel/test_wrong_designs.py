@@ -13,7 +13,7 @@ from mlockwipe.kernel import module
 from mlockwipe.kernel.build import build
 from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.matrix.judge import verify_one
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 from tests.kernel.test_module import needs_a_guest
 from tests.kernel.test_stress import needs_a_kernel
 from tests.lab.test_verify import chosen

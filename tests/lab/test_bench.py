@@ -21,8 +21,8 @@ from mlockwipe_lab.bench.guest.measure import compile_init, measure, parse
 from mlockwipe_lab.bench.guest.packed import packed
 from mlockwipe_lab.bench.guest.work import COMPARISONS, LOOP, WORKS, Configuration, Sample, mistake, together
 from mlockwipe_lab.vm import alone
-from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
+from mlockwipe_lab.vm.failures import BOOTS_AGAIN, GuestFailed
+from mlockwipe_lab.vm.kernels import Kernel, debian_release, kernel
 from tests.support.running import MLOCKWIPE
 
 _, OFF, ON = COMPARISONS["boot-option"].configurations[:3]

@@ -10,7 +10,7 @@ from mlockwipe.carriers.carrier import Carrier
 from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.html import write_pages
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 
 NASTY = "<script>alert('\"&')</script>"
 NOTHING = Look(0, [])

@@ -10,7 +10,7 @@ import pytest
 
 from mlockwipe.errors import Refused
 from mlockwipe.kernel import packages
-from mlockwipe_lab.vm.kernel import kernel, newest_package
+from mlockwipe_lab.vm.kernels import kernel, newest_package
 from tests.support.running import MLOCKWIPE, marked
 
 PACKAGE = "linux-image-6.1.0-99-amd64-unsigned"

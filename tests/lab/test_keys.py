@@ -18,7 +18,7 @@ from mlockwipe_lab.key_managers.hold import FOUND, NEW, NOT_FOUND, Hit, Remain, 
 from mlockwipe_lab.key_managers.judge import Run, hold_in, judge_carrier
 from mlockwipe_lab.key_managers.registry import KEY_MANAGERS, key_manager
 from mlockwipe_lab.key_managers.verdict import Count, Verdict, held_against, verdict_of
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from mlockwipe_lab.vm.machine import boot
 
 KERNEL = Kernel("a kernel", "6.0", Path("/nowhere"), None)

@@ -10,7 +10,7 @@ from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
 from mlockwipe_lab.plots.matrix import draw
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 
 NOTHING = Look(0, [])
 

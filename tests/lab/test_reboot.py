@@ -9,8 +9,8 @@ import pytest
 from mlockwipe.carriers import CARRIERS
 from mlockwipe_lab.kernel_checks.reboot import complaint, reboot
 from mlockwipe_lab.vm.alone import initramfs
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.kernels import kernel
 from tests.support.c_programs import compiled
 
 needs_a_guest = [

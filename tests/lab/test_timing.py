@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mlockwipe_lab.bench.guest.timing import TimedRun, as_timed_document, time_tables
 from mlockwipe_lab.bench.guest.work import COMPARISONS, COUNTING, LOOP, WORKS, Sample, mistake, timing
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 from tests.lab.test_bench import ON, bench, console, row, samples
 
 COMPARISON = COMPARISONS["boot-option"]

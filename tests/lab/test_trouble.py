@@ -27,8 +27,8 @@ from mlockwipe_lab.matrix import lab_verify
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, verify_one
 from mlockwipe_lab.vm import machine
-from mlockwipe_lab.vm.faults import BOOTS_AGAIN, GuestFailed, emulator_failed
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.failures import BOOTS_AGAIN, GuestFailed, emulator_failed
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from mlockwipe_lab.vm.machine import boot
 from tests.support.running import MLOCKWIPE, Marked, marked
 from tests.support.terminal import CTRL_C, Terminal, terminal

@@ -11,7 +11,7 @@ from mlockwipe.contract.case import Case
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import Result
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict, _is_of_chance, verify, verify_one
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from tests.support.wrong_supervisors import prefix
 
 pytestmark = [

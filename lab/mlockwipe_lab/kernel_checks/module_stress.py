@@ -23,8 +23,8 @@ from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.kernel_checks import stress
 from mlockwipe_lab.kernel_checks.stress import GRACE, SETTLE, WORKERS, compile_mm_stress, conclude, tell
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from mlockwipe_lab.vm.machine import CPUS, Machine, boot
 
 LIMIT = 3600.0  # seconds for loads and switches

@@ -26,7 +26,7 @@ from mlockwipe_lab.bench.guest.work import COUNTING
 from mlockwipe_lab.c_program import compile_c
 from mlockwipe_lab.kernel_checks import PROGRAMS
 from mlockwipe_lab.vm.alone import initramfs, qemu_command
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 
 PAGES = 256  # as profiled.c
 _WORDS = ("console=ttyS0", "panic=-1", "nokaslr", "norandmaps", "init_on_alloc=0")

@@ -18,7 +18,7 @@ from pathlib import Path
 from mlockwipe.kernel.build import check_tools, debian_source
 from mlockwipe.kernel.packages import cache
 from mlockwipe.kernel.series import SERIES, home, patches, touched, without
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 
 NEW = "mm/init_mlocked.o"
 TOUCHED = ("mm/", "kernel/fork.o", "fs/proc/task_mmu.o")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlockwipe_lab.vm.alone import run_alone
-from mlockwipe_lab.vm.faults import GuestFailed, fault
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import GuestFailed, fault
+from mlockwipe_lab.vm.kernels import Kernel
 
 TIMEOUT = 300.0  # seconds: always emulated, for it takes one boot and no more
 

@@ -21,8 +21,8 @@ from mlockwipe.kernel.build import build, debian_source
 from mlockwipe.kernel.packages import cache
 from mlockwipe.kernel.series import SERIES
 from mlockwipe_lab.kernel_checks.stress import call
-from mlockwipe_lab.vm.faults import GuestFailed, fault
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.failures import GuestFailed, fault
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from mlockwipe_lab.vm.machine import boot
 
 TIMEOUT = 240.0  # seconds for one program on an emulated processor

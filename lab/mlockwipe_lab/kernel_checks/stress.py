@@ -23,8 +23,8 @@ from mlockwipe.contract.pattern import FIRST
 from mlockwipe.kernel.packages import cache
 from mlockwipe_lab.c_program import compile_c
 from mlockwipe_lab.kernel_checks import PROGRAMS
-from mlockwipe_lab.vm.faults import GuestFailed, fault
-from mlockwipe_lab.vm.kernel import Kernel, kernel
+from mlockwipe_lab.vm.failures import GuestFailed, fault
+from mlockwipe_lab.vm.kernels import Kernel, kernel
 from mlockwipe_lab.vm.machine import CPUS, Machine, boot
 
 WORKERS = 4

@@ -8,7 +8,7 @@ from typing import Any
 from mlockwipe_lab.key_managers.hold import Hit, Remain
 from mlockwipe_lab.key_managers.judge import Run
 from mlockwipe_lab.key_managers.verdict import Count, Verdict
-from mlockwipe_lab.vm.run import runs_as_document
+from mlockwipe_lab.vm.guest_run import runs_as_document
 
 
 def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:

@@ -16,10 +16,10 @@ from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.hold import TRIES, Hit, Remain, Result
 from mlockwipe_lab.key_managers.material import missing
 from mlockwipe_lab.key_managers.verdict import SKIPPED, Verdict, as_expected, held_against, is_blind, verdict_of
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.guest_run import GuestRun
+from mlockwipe_lab.vm.kernels import Kernel
 from mlockwipe_lab.vm.machine import CallFailed, Machine, boot
-from mlockwipe_lab.vm.run import GuestRun
 
 SILENCE = 900.0  # seconds without a word of the guest: it hangs
 AGAIN = 2  # times more, for a moment that was not found and a control that found nothing

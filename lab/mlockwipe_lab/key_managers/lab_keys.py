@@ -16,7 +16,7 @@ from mlockwipe_lab.key_managers import KeyManager
 from mlockwipe_lab.key_managers.document import as_document
 from mlockwipe_lab.key_managers.judge import Run, judge
 from mlockwipe_lab.key_managers.verdict_table import print_table
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 from mlockwipe_lab.vm.machine import check_tools
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from mlockwipe.contract.result import record
 from mlockwipe.linux.mm import PAGE_SIZE
 from mlockwipe_lab.matrix.judge import Look, Run, Verdict
-from mlockwipe_lab.vm.run import runs_as_document
+from mlockwipe_lab.vm.guest_run import runs_as_document
 
 
 def as_document(runs: Sequence[Run], machine: Mapping[str, object]) -> dict[str, object]:

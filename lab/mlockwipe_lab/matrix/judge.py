@@ -15,10 +15,10 @@ from mlockwipe.contract.pattern import FIRST
 from mlockwipe.contract.result import LEAKED, NEEDS_RAM_SCAN, NO_VERDICT, UNPROVEN, Result, as_expected
 from mlockwipe.kernel.module import build, fetched_headers
 from mlockwipe_lab.console import Advance
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.guest_run import GuestRun
+from mlockwipe_lab.vm.kernels import Kernel
 from mlockwipe_lab.vm.machine import Machine, acceleration, assume_acceleration, boot
-from mlockwipe_lab.vm.run import GuestRun
 from mlockwipe_lab.vm.side_by_side import side_by_side
 
 PENDING = 6  # cases at a time that are not judged yet

@@ -20,7 +20,7 @@ from mlockwipe_lab.console import bars, print_failure
 from mlockwipe_lab.matrix.document import as_document
 from mlockwipe_lab.matrix.html import write_pages
 from mlockwipe_lab.matrix.judge import Look, Run, verify
-from mlockwipe_lab.vm.kernel import kernel
+from mlockwipe_lab.vm.kernels import kernel
 from mlockwipe_lab.vm.machine import check_tools
 
 _PLACES = 4  # of a wrong verdict's pages, that are told

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import held, let_in
-from mlockwipe_lab.vm.faults import BOOT_SILENCE, GuestFailed, boot_again, has_init
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import BOOT_SILENCE, GuestFailed, boot_again, has_init
+from mlockwipe_lab.vm.kernels import Kernel
 
 T = TypeVar("T")
 

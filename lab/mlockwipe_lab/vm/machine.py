@@ -32,8 +32,8 @@ import mlockwipe
 import mlockwipe_lab
 from mlockwipe.errors import Refused
 from mlockwipe.interruption import held, let_in
-from mlockwipe_lab.vm.faults import BOOT_SILENCE, GuestFailed, boot_again
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import BOOT_SILENCE, GuestFailed, boot_again
+from mlockwipe_lab.vm.kernels import Kernel
 from mlockwipe_lab.vm.names import CACHED, PORT
 from mlockwipe_lab.vm.ram import Ram
 

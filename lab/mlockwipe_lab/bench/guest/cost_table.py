@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from mlockwipe_lab.bench.guest.work import CLEARING, PROGRAMS, WORKS, Comparison, Configuration, Sample, Samples
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 
 CAVEAT = (
     "Instructions of an emulated CPU, medians of {times} times in several boots, and in % how much more it is than "

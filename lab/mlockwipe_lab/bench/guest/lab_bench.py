@@ -37,8 +37,8 @@ from mlockwipe_lab.bench.guest.work import (
 from mlockwipe_lab.bench.markdown import as_markdown
 from mlockwipe_lab.console import bar, print_failure
 from mlockwipe_lab.vm.alone import Files, check_qemu
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel, debian_release, kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.kernels import Kernel, debian_release, kernel
 from mlockwipe_lab.vm.machine import acceleration
 from mlockwipe_lab.vm.side_by_side import side_by_side
 

@@ -14,8 +14,8 @@ from mlockwipe.kernel.module import NAME, build, fetched_headers
 from mlockwipe_lab.bench.guest.work import COUNTING, Clock, Configuration, Sample, mistake
 from mlockwipe_lab.c_program import compile_c
 from mlockwipe_lab.vm.alone import Files, run_alone
-from mlockwipe_lab.vm.faults import GuestFailed
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.failures import GuestFailed
+from mlockwipe_lab.vm.kernels import Kernel
 
 TIMEOUT = 1200.0  # seconds; it takes minutes of a CPU
 MEMORY = 1536  # MiB: the largest munmap, and room for the programs

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mlockwipe_lab.bench.guest.work import WORKS, Comparison, Configuration, Sample, Samples
 from mlockwipe_lab.bench.statistics import interval, interval_name, ratios
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 
 KINDS = {"wall": "Wall time", "system": "System time"}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from mlockwipe.carriers.carrier import Carrier
-from mlockwipe_lab.vm.kernel import Kernel
+from mlockwipe_lab.vm.kernels import Kernel
 
 V = TypeVar("V")
 
