@@ -37,7 +37,7 @@ try:
     reaped = False
 except ProcessLookupError:
     reaped = True
-end = end and [end.status, end.code]
+end = end and [end.si_status, end.si_code]
 print(json.dumps({"end": end, "noted": journal.program_end(), "reaped": reaped}))
 """
 LONG = 60_000  # milliseconds: the end comes first, however busy the machine is

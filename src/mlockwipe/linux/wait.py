@@ -146,11 +146,16 @@ def _decode_stop(found: os.waitid_result) -> Stop:
     return SyscallStop(tid) if number == _SYSCALL else SignalStop(tid, number)
 
 
+_taken_too_soon: list[Stop] = []  # execs that were waited for in place of a stop of the task that had the tid before
+
+
 def look(*, sleep: bool = False) -> Stop | End | None:
     """The next event of any child, which is left to be waited for; None when there is none.
 
     ChildProcessError without children.
     """
+    if _taken_too_soon:
+        return _taken_too_soon.pop()
     found = os.waitid(os.P_ALL, 0, _LOOK_AT_ALL if sleep else _LOOK_AT_ALL | os.WNOHANG)
     if found is None:
         return None
@@ -175,14 +180,20 @@ def await_stop(tid: int) -> Stop:
 
     Either is left to be waited for.
     """
+    taken = None
     try:
-        found = os.waitid(os.P_PID, tid, _LOOK | os.WEXITED)
-        if found is None or found.si_code in _ENDS or found.si_status == _EXEC:
-            raise TaskGone(tid)
-        os.waitid(os.P_PID, tid, os.WSTOPPED | WALL | os.WNOHANG)
+        while taken is None:  # it may be killed between the two
+            found = os.waitid(os.P_PID, tid, _LOOK | os.WEXITED)
+            if found is None or found.si_code in _ENDS or found.si_status == _EXEC:
+                raise TaskGone(tid)
+            taken = os.waitid(os.P_PID, tid, os.WSTOPPED | WALL | os.WNOHANG)
     except ChildProcessError:
         raise TaskGone(tid) from None
-    return _decode_stop(found)
+    stop = _decode_stop(taken)
+    if taken.si_status == _EXEC:
+        _taken_too_soon.append(stop)
+        raise TaskGone(tid)
+    return stop
 
 
 def take(tid: int) -> None:

@@ -6,6 +6,8 @@ import os
 
 from mlockwipe.linux import kcmp, procfs, ptrace
 
+_ATTEMPTS = 3
+
 
 class Seized:
     """The tasks that are traced now, each with its process; and whether the kernel has refused one."""
@@ -40,16 +42,27 @@ def _seize_threads(tgid: int, seized: Seized, options: int) -> None:
     while new := [tid for tid in procfs.tasks(tgid) if tid not in seen]:
         seen.update(new)
         for tid in new:
-            try:
-                ptrace.seize(tid, options)
-                seized.members.append((tid, tgid))
-            except ProcessLookupError:
-                pass  # it has ended
-            except PermissionError:
-                seized.refused |= _is_refused(tid)
+            _seize(tid, tgid, seized, options)
 
 
-def _is_refused(tid: int) -> bool:
+def _seize(tid: int, tgid: int, seized: Seized, options: int) -> None:
+    for _ in range(_ATTEMPTS):
+        try:
+            ptrace.seize(tid, options)
+        except ProcessLookupError:
+            return  # it has ended
+        except PermissionError:
+            if not _seems_refused(tid):
+                return
+        else:
+            seized.members.append((tid, tgid))
+            return
+    seized.refused = True
+
+
+def _seems_refused(tid: int) -> bool:
+    """Whether there is a task that the kernel does not let us trace. It may be another one by now than was refused:
+    the first thread has ended, and one that executes another program has got its tid."""
     try:
         status = procfs.Status(tid)
     except (FileNotFoundError, ProcessLookupError):
