@@ -90,7 +90,7 @@ class NotifiedCalls:
                 return  # it was killed, and the tid may be another's by now
         if task is None or task.space.is_unprotected or task.filter_two is FilterTwo.REFUSED:
             self._let_go_on_unprotected(notification, call)
-        elif task.space.is_unheld or task.filter_two is FilterTwo.NO:
+        elif task.space.is_unheld or task.lacks_filter:
             self._prepare(notification, task)  # the call is restarted, and notified again
         else:
             self._let_go_on(notification, task, call)
@@ -151,7 +151,7 @@ class NotifiedCalls:
             pass  # if that was a helper task of ours, the next notification tries again
         tasks = self._tracees.tasks
         for other in task.space.tids:
-            if tasks[other].filter_two is FilterTwo.NO:
+            if tasks[other].lacks_filter:
                 # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
                 with contextlib.suppress(ProcessLookupError):
                     ptrace.interrupt(other)

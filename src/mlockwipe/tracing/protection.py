@@ -33,19 +33,21 @@ class Protection:
         TaskGone when the task dies meanwhile.
         """
         space = task.space
-        needs_filter = task.filter_two is FilterTwo.NO
         try:
             status = procfs.Status(task.tid)
-            if int(status["Seccomp_filters"]) > self._inherited_filters + (
-                2 if task.filter_two is FilterTwo.YES else 1
-            ):
+            self._find_out(task, status)
+            needs_filter = task.lacks_filter
+            if int(status["Seccomp_filters"]) > self._inherited_filters + (1 if needs_filter else 2):
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             if like is None:
                 space.stack_top = procfs.stack_top(task.tid)
+            if needs_filter:
+                self._mark(task, FilterTwo.PERHAPS)
             keeper = Keeper.create(task.tid, status, self._filter_two if needs_filter else None, like)
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
+            self._mark(task, FilterTwo.NO)
             space.leave_unprotected(self._tracees.journal)
             self._tracees.policy.not_protected(space, task.tgid, str(error))
             return
@@ -62,22 +64,36 @@ class Protection:
     def add_filter(self, task: Task) -> None:
         """Add filter two to the process of a stopped task, if it is not there. TaskGone as in `protect`."""
         held = task.space.held
-        if task.filter_two is not FilterTwo.NO or held is None:
+        if not task.lacks_filter or held is None:
             return
         try:
-            whole_process = held.keeper.add_filter(task.tid, procfs.Status(task.tid), self._filter_two)
+            status = procfs.Status(task.tid)
+            self._find_out(task, status)
+            if not task.lacks_filter:
+                return
+            self._mark(task, FilterTwo.PERHAPS)
+            whole_process = held.keeper.add_filter(task.tid, status, self._filter_two)
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
+            self._mark(task, FilterTwo.NO)
             task.filter_two = FilterTwo.REFUSED
             self._tracees.policy.not_protected(task.space, task.tgid, str(error))
             return
         self._has_got_filter(task, whole_process=whole_process)
 
+    def _find_out(self, task: Task, status: procfs.Status) -> None:
+        """Whether filter two is there, where its adding was cut off: by the number of filters."""
+        if task.filter_two is FilterTwo.PERHAPS:
+            there = int(status["Seccomp_filters"]) == self._inherited_filters + 2
+            task.filter_two = FilterTwo.YES if there else FilterTwo.NO
+
+    def _mark(self, task: Task, filter_two: FilterTwo) -> None:
+        """All threads of a task's process that have no filter for sure."""
+        for other in (task, *(self._tracees.tasks[tid] for tid in task.space.tids)):
+            if other.tgid == task.tgid and other.lacks_filter:
+                other.filter_two = filter_two
+
     def _has_got_filter(self, task: Task, *, whole_process: bool) -> None:
+        self._mark(task, FilterTwo.YES if whole_process else FilterTwo.NO)
         task.filter_two = FilterTwo.YES
-        if whole_process:
-            tasks = self._tracees.tasks
-            for other in task.space.tids:
-                if tasks[other].tgid == task.tgid:
-                    tasks[other].filter_two = FilterTwo.YES

@@ -25,6 +25,7 @@ class FilterTwo(Enum):
     """Whether a task has filter two."""
 
     NO = "no"
+    PERHAPS = "perhaps"  # the task that was to add it was killed meanwhile, by another thread's exec say
     YES = "yes"
     REFUSED = "refused"  # the kernel did not take it: reported once, not tried again
 
@@ -41,6 +42,10 @@ class Task:
         self.filter_two = filter_two
         self.state = TaskState.RUNNING
         self.under_way: CallUnderWay | None = None
+
+    @property
+    def lacks_filter(self) -> bool:
+        return self.filter_two in (FilterTwo.NO, FilterTwo.PERHAPS)
 
     def become(self, state: TaskState) -> None:
         if state is not self.state:
