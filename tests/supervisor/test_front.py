@@ -18,7 +18,7 @@ from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.front import _CAUGHT, _Front
 from mlockwipe.supervisor.options import Options
 from mlockwipe.tracing.observer import Unobserved
-from tests.support.traced import await_sleep, child, end_group, go_on_until, subreaper
+from tests.support.traced import await_sleep, child, descriptors, end_group, go_on_until, subreaper
 
 SUPERVISOR = 1 << 22  # no process has this number, which is the largest a kernel allows
 SI_QUEUE = -1
@@ -65,7 +65,7 @@ class Front:
         self._hung_up = True
 
     def descriptors(self) -> dict[int, str]:
-        return {int(fd): os.readlink(f"/proc/{self.pid}/fd/{fd}") for fd in os.listdir(f"/proc/{self.pid}/fd")}
+        return descriptors(self.pid)
 
     def await_handled(self) -> None:
         """Return when it has read all messages and waits for more."""

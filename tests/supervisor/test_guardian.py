@@ -8,7 +8,7 @@ import errno
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import pytest
 
@@ -18,7 +18,7 @@ from mlockwipe.supervisor import guardian, launch, short_run
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.guardian import _Left, guard, let_go_of_shell
 from mlockwipe.supervisor.options import Options
-from tests.support.traced import child, subreaper
+from tests.support.traced import child, descriptors, subreaper
 
 STATUS_7 = ["sh", "-c", "exit 7"]
 KILLS_ITSELF = ["sh", "-c", "kill -9 $$"]
@@ -206,22 +206,13 @@ def test_it_keeps_the_files_of_each_keeper_until_that_is_gone() -> None:
 # -- what came from the shell
 
 
-def descriptors() -> dict[int, str]:
-    """Of this process, but for the one of the listing."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return found
-
-
 def test_it_lets_go_of_all_descriptors_but_those_that_are_named() -> None:
     def body() -> None:
         kept, *_ = os.pipe()
-        before = descriptors()
+        before = descriptors(os.getpid())
         let_go_of_shell(kept)
         assert len(before) > 4
-        assert descriptors() == {0: "/dev/null", 1: "/dev/null", 2: "/dev/null", kept: before[kept]}
+        assert descriptors(os.getpid()) == {0: "/dev/null", 1: "/dev/null", 2: "/dev/null", kept: before[kept]}
         assert os.getcwd() == "/"
 
     assert status_of(body) == 0
@@ -230,9 +221,9 @@ def test_it_lets_go_of_all_descriptors_but_those_that_are_named() -> None:
 @pytest.mark.parametrize("named", [0, 1, 2])
 def test_it_keeps_one_of_the_first_three_that_is_named(named: int) -> None:
     def body() -> None:
-        before = descriptors()
+        before = descriptors(os.getpid())
         let_go_of_shell(named)
-        assert descriptors() == {fd: before[fd] if fd == named else "/dev/null" for fd in range(3)}
+        assert descriptors(os.getpid()) == {fd: before[fd] if fd == named else "/dev/null" for fd in range(3)}
 
     assert status_of(body) == 0
 

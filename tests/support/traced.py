@@ -2,6 +2,7 @@
 """Processes that a test makes and traces itself, and the events that it waits for instead of sleeping."""
 
 import ctypes
+import errno
 import os
 import signal
 import traceback
@@ -114,6 +115,20 @@ def tracees() -> set[int]:
             with suppress(OSError):
                 if procfs.status_field(tid, "TracerPid") == str(os.getpid()):
                     found.add(tid)
+    return found
+
+
+def descriptors(pid: int) -> dict[int, str]:
+    """The open files of a process: what each is. The path of one may be too long for the kernel to name."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):  # the listing's own
+            try:
+                found[int(fd)] = os.readlink(f"/proc/{pid}/fd/{fd}")
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                found[int(fd)] = "?"
     return found
 
 
