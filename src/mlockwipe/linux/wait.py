@@ -31,6 +31,7 @@ _ENDS = frozenset((os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED))
 # Not WCONTINUED: of a traced task that would take the news away from its parent, which may wait for it.
 _LOOK = os.WSTOPPED | os.WNOWAIT | WALL
 _LOOK_AT_ALL = _LOOK | os.WEXITED
+_LOOK_NOW = _LOOK | os.WNOHANG
 
 
 class TaskGone(Exception):
@@ -169,7 +170,7 @@ def look(*, sleep: bool = False) -> Stop | End | None:
 def look_for_stop(tid: int | None = None) -> Stop | None:
     """As `look`, but stops alone: of any child or of one. None also when it is gone, or all of them are zombies."""
     try:
-        found = os.waitid(os.P_ALL if tid is None else os.P_PID, tid or 0, _LOOK | os.WNOHANG)
+        found = os.waitid(os.P_ALL if tid is None else os.P_PID, tid or 0, _LOOK_NOW)
     except ChildProcessError:
         return None
     return None if found is None else _decode_stop(found)

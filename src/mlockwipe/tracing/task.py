@@ -7,6 +7,8 @@ from mlockwipe.memory.address_space import AddressSpace, CallUnderWay
 
 
 class TaskState(Enum):
+    __hash__ = object.__hash__  # Enum's own is a function in Python, called twice at each change of state
+
     RUNNING = "RUNNING"
     NOTIFIED = "NOTIFIED"  # in a call of filter one that was let go on; stops on its way back, with the result
     IN_CALL = "IN_CALL"  # in a call of filter two that concerns sensitive memory; stops at its exit
