@@ -366,3 +366,11 @@ def test_requests_are_refused_after_the_exec_of_another_thread_until_its_stop_wa
         assert refused() == (thread == "another")
         wait.take(pid)
         assert not refused()
+
+
+def test_an_exec_that_was_taken_too_soon_is_still_reported_when_somebody_has_asked_for_children() -> None:
+    taken = EventStop(1, EVENT_EXEC)
+    wait._taken_too_soon.append(taken)
+    with child(signal.pause, 0):
+        assert wait.have_children()
+        assert wait.look() is taken

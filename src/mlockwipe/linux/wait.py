@@ -221,7 +221,7 @@ def was_continued(pid: int) -> bool:
 def have_children() -> bool:
     """Whether there is any child, living or a zombie."""
     try:
-        look()
+        os.waitid(os.P_ALL, 0, _LOOK_AT_ALL | os.WNOHANG)
     except ChildProcessError:
         return False
     return True

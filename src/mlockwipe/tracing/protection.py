@@ -47,7 +47,6 @@ class Protection:
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
-            self._mark(task, FilterTwo.NO)
             space.leave_unprotected(self._tracees.journal)
             self._tracees.policy.not_protected(space, task.tgid, str(error))
             return
@@ -76,7 +75,6 @@ class Protection:
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
-            self._mark(task, FilterTwo.NO)
             task.filter_two = FilterTwo.REFUSED
             self._tracees.policy.not_protected(task.space, task.tgid, str(error))
             return
