@@ -80,7 +80,7 @@ class Recording:
     def executes(self, task: Task) -> None:
         self._note("executes", task.tid)
 
-    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+    def not_protected(self, tgid: int, reason: str) -> None:
         self._note("not_protected", (tgid, reason))
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:

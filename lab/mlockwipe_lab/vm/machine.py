@@ -41,6 +41,7 @@ MEMORY = 640  # MiB: what is searched, hundreds of times
 CPUS = 2
 BOOT_TIMEOUT = {"kvm": 60.0, "tcg": 300.0}  # seconds
 GUEST = (sys.executable, "-P", "-m", "mlockwipe_lab.vm.guest")
+_CONNECTIONS = 3  # to QEMU's monitor, that are tried
 _DISK = 256 << 20  # bytes, sparse
 _BIN = Path(sys.executable).parent
 _PATH = f"{_BIN}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -194,16 +195,33 @@ class Machine:
         """Wait until the guest's program has said that it is there."""
         deadline = time.monotonic() + timeout
         self._reach(self._port, "port", deadline)
-        monitor = socket.socket(socket.AF_UNIX)
-        self._reach(monitor, "qmp", deadline)
-        self._await(monitor, deadline, BOOT_SILENCE)  # for a greeting, for which the library would wait without end
-        self._qmp = QEMUMonitorProtocol(monitor)
-        self._qmp.settimeout(60)
-        self._qmp.connect()
+        self._qmp = self._connect_monitor(deadline)
         hello = self.receive(max(1.0, deadline - time.monotonic()), BOOT_SILENCE)
         if "hello" not in hello:
             raise self.failed(f"the guest began with {hello}")
         self.hello = hello["hello"]
+
+    def _connect_monitor(self, deadline: float) -> QEMUMonitorProtocol:
+        """Raises GuestFailed.
+
+        An event of the boot may reach a monitor that is being connected before its greeting does, which is no QMP
+        (monitor_qapi_event_emit in monitor/monitor.c, QEMU 7.2: seen once in some hundred boots). A second connection
+        is greeted properly.
+        """
+        for attempts_left in reversed(range(_CONNECTIONS)):
+            end = socket.socket(socket.AF_UNIX)
+            self._reach(end, "qmp", deadline)
+            self._await(end, deadline, BOOT_SILENCE)  # for a greeting, for which the library would wait without end
+            monitor = QEMUMonitorProtocol(end)
+            monitor.settimeout(60)
+            try:
+                monitor.connect()
+                return monitor
+            except (QMPError, OSError) as error:
+                end.close()
+                if not attempts_left:
+                    raise self.failed(f"QEMU's monitor can't be reached ({error})") from error
+        raise AssertionError
 
     def _reach(self, end: socket.socket, name: str, deadline: float) -> None:
         while True:

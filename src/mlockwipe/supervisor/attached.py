@@ -241,9 +241,9 @@ class Attached:
 
     def _can_not_protect(self, space: AddressSpace, tgid: int, reason: str) -> None:
         space.leave_unprotected(self._journal)
-        self.not_protected(space, tgid, reason)
+        self.not_protected(tgid, reason)
 
-    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+    def not_protected(self, tgid: int, reason: str) -> None:
         program = _program(tgid)
         self._report.counts.unprotected[program, reason] += 1
         self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")

@@ -145,7 +145,7 @@ class Filtered:
         if keeper is not None:
             self._owner.keeper_gone(keeper)
 
-    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+    def not_protected(self, tgid: int, reason: str) -> None:
         program = procfs.executable(tgid)
         self._counts.unprotected[program, reason] += 1
         self.tracees.observer.not_protected(program)

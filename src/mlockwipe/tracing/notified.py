@@ -65,9 +65,8 @@ class NotifiedCalls:
             seccomp.let_go_on(self._listener, notification)
         except OSError as error:
             task = self._tracees.tasks.get(notification.tid)
-            space, tgid = (task.space, task.tgid) if task else (AddressSpace(), notification.tid)
             reason = f"the kernel refuses what that needs: {error.strerror or error}"
-            self._tracees.policy.not_protected(space, tgid, reason)
+            self._tracees.policy.not_protected(task.tgid if task else notification.tid, reason)
             call = decode(notification.audit_arch, notification.number, notification.arguments, -1)
             self._let_go_on_unprotected(notification, call)
 
@@ -96,13 +95,13 @@ class NotifiedCalls:
             self._let_go_on(notification, task, call)
 
     def _let_go_on_unprotected(self, notification: seccomp.Notification, call: Call) -> None:
-        if self._strict and (call.locks or call.name == "mmap"):
+        if self._strict and _locks_or_maps(call):
             seccomp.refuse(self._listener, notification, errno.EPERM)
         else:
             seccomp.let_go_on(self._listener, notification)
 
     def _let_go_on(self, notification: seccomp.Notification, task: Task, call: Call) -> None:
-        watched = call.locks or call.name == "mmap"
+        watched = _locks_or_maps(call)
         if (
             call.name in ("mlock", "mlock2")
             and not self._tracees.observer.watches_locks
@@ -132,7 +131,7 @@ class NotifiedCalls:
             space.leave_unprotected(self._tracees.journal)
             tracer = status["TracerPid"]
             reason = f"it is traced by process {tracer}" if tracer != "0" else "the kernel refuses ptrace of it"
-            self._tracees.policy.not_protected(space, tgid, reason)
+            self._tracees.policy.not_protected(tgid, reason)
         else:
             self._counts.attached += len({process for _, process in seized.members})
         return self._tracees.tasks.get(tid)
@@ -160,3 +159,8 @@ class NotifiedCalls:
         finally:
             if new:
                 self._protection.entrust(task)  # soon enough: the call that locks comes to us once more
+
+
+def _locks_or_maps(call: Call) -> bool:
+    """Whether a notified call may make memory sensitive: i386's old mmap is notified whatever its flags are."""
+    return call.locks or call.name == "mmap"

@@ -39,10 +39,10 @@ def restart_notified_call(tid: int) -> None:
     SA_RESTART (85 of 2000 calls under a 300 us timer, Linux 6.18); mlock(2) knows no EINTR.
     """
     registers = ptrace.get_registers(tid)
-    if registers.result == -_ERESTARTSYS and _is_notified(registers):
+    notified = registers.result == -_ERESTARTSYS and _is_notified(registers)
+    if notified:
         registers.set_result(-ERESTARTNOINTR)
-        ptrace.set_registers(tid, registers)
-    elif made_to_restart(registers):
+    if notified or made_to_restart(registers):
         ptrace.set_registers(tid, registers)
 
 

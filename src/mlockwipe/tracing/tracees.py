@@ -69,7 +69,7 @@ class Policy(Protocol):
     def executes(self, task: Task) -> None:
         """A process has begun a new program."""
 
-    def not_protected(self, space: AddressSpace, tgid: int, reason: str) -> None:
+    def not_protected(self, tgid: int, reason: str) -> None:
         """Something of a process can't be protected; it goes on."""
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
@@ -160,9 +160,7 @@ class Tracees:
             _go_on(stop)
         except OSError as error:
             # Something of one process can't be done: no reason to end, and all others with it.
-            self.policy.not_protected(
-                task.space, task.tgid, f"the kernel refuses what that needs: {error.strerror or error}"
-            )
+            self.policy.not_protected(task.tgid, f"the kernel refuses what that needs: {error.strerror or error}")
             _go_on(stop)
 
     def _on_stop_of_other(self, stop: Stop) -> None:
@@ -278,7 +276,7 @@ class Tracees:
         space = self.keepers.pop(pid)
         self._halted.discard(pid)
         space.leave_unprotected(self.journal)
-        self.policy.not_protected(space, self._process_of(space), "its keeper was killed")
+        self.policy.not_protected(self._process_of(space), "its keeper was killed")
 
     def _release_if_halted(self, space: AddressSpace) -> None:
         """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
@@ -303,7 +301,7 @@ class Tracees:
             pages = space.wipe(known)
         except OSError as error:
             reason = f"pages released by {cause} could not be wiped: {error.strerror or error}"
-            self.policy.not_protected(space, tgid, reason)
+            self.policy.not_protected(tgid, reason)
         finally:
             space.release(self.journal)
         if keeper is not None:

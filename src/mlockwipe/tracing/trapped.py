@@ -118,7 +118,7 @@ class TrappedCalls:
         self._tracees.on_stop(stop)
 
     def _not_protected(self, task: Task, reason: str) -> None:
-        self._tracees.policy.not_protected(task.space, task.tgid, reason)
+        self._tracees.policy.not_protected(task.tgid, reason)
 
 
 def _clear_untraced(task: Task, call: Call) -> None:
