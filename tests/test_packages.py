@@ -71,7 +71,7 @@ def test_the_lab_has_its_programs_and_nothing_of_mlockwipe(tmp_path: Path) -> No
         (("completion", "bash"), "_mlockwipe_command"),
         (("status",), "memory"),
         (("verify", "--case", "W1-whole"), "wiped 1"),
-        (("audit", "--", "true"), ""),
+        pytest.param(("audit", "--", "true"), "", marks=pytest.mark.needs_library("libdw.so.1", "libdw1")),
     ],
     ids=" ".join,
 )
