@@ -15,25 +15,9 @@ from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
 
-
-class _Left:
-    """What the supervisor has entrusted to the guardian."""
-
-    def __init__(self) -> None:
-        self.listener = -1
-        self.program = 0
-        self.files: dict[int, list[int]] = {}  # of each keeper: mem, pagemap, maps
-
-    def take(self, message: tuple[str, str, list[int]]) -> None:
-        word, rest, fds = message
-        if word == "program":
-            self.program = int(rest)
-            (self.listener,) = fds
-        elif word == "keeper":
-            self.files[int(rest)] = fds
-        elif word == "gone":
-            for fd in self.files.pop(int(rest), []):
-                os.close(fd)
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.supervisor.custody import Entrusted
 
 
 def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
@@ -62,12 +46,13 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     let_go_of_shell(front.fileno(), ours.fileno())
     import resource  # here, while the supervisor starts the program
 
+    from mlockwipe.supervisor.custody import Entrusted
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
     prctl.set_undumpable()
-    left = _Left()
-    while (message := ours.receive()) is not None:
-        left.take(message)
+    left = Entrusted()
+    left.take_all(ours)
     _, status = os.waitpid(supervisor, 0)
     if status == 0 or left.listener == -1:
         return
@@ -130,7 +115,7 @@ def _supervise(
 
 def _take_over(
     options: Options,
-    left: _Left,
+    left: "Entrusted",
     front: Channel,
     front_pid: int,
     journal: Journal,
