@@ -67,8 +67,8 @@ def resolved(document: dict[str, Any]) -> dict[str, Any]:
     return {
         "defaultAction": document["defaultAction"],
         "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "listenerPath": document["listenerPath"],
         "syscalls": rules,
+        **({"listenerPath": document["listenerPath"]} if "listenerPath" in document else {}),
     }
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from mlockwipe.carriers import SUPERVISOR
 from mlockwipe.carriers.carrier import Carrier
+from mlockwipe.carriers.supervisor import SUPERVISOR
 from mlockwipe.contract.cases import all_cases
 from mlockwipe.contract.result import NO_VERDICT
 from mlockwipe.contract.runner import verify
+from mlockwipe.errors import Refused
 from mlockwipe.linux import procfs
 from mlockwipe.supervisor import handover
 from tests.support.attaching import PART, UNSHARE, Obedient, obedient
@@ -79,7 +80,7 @@ def test_a_service_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: p
         if pid == 0:
             try:
                 handover.execute(["true"], str(tmp_path / "socket"), handover.Wish())
-            except handover.Refused as refusal:
+            except Refused as refusal:
                 os._exit(3 if "did not answer" in str(refusal) else 4)
             os._exit(5)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3

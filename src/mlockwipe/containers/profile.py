@@ -40,7 +40,7 @@ def _masked(index: int, mask: int, value: int) -> Rule:
 
 
 _UNDUMPABLE = (_equal(0, PR_SET_DUMPABLE), _equal(1, 0))
-_MMAP = [
+_MMAP: list[tuple[str, tuple[Rule, ...]]] = [
     (_NOTIFY, (_masked(3, MAP_LOCKED, MAP_LOCKED),)),
     (_ALLOW, (_masked(3, MAP_LOCKED, 0),)),
 ]
@@ -67,7 +67,9 @@ _DIVIDED: dict[str, list[tuple[str, tuple[Rule, ...]]]] = {
 
 def profile(base: str | None, socket: str) -> str:
     """The profile as JSON text. `base`: a file, UNCONFINED, or None for Podman's own. Refused."""
-    document = {"defaultAction": _ALLOW, "syscalls": []} if base == UNCONFINED else _read(_base(base))
+    document: dict[str, Any] = {"defaultAction": _ALLOW, "syscalls": []}
+    if base != UNCONFINED:
+        document = _read(_base(base))
     if any(rule.get("action") == _NOTIFY for rule in document["syscalls"]) or document.get("listenerPath"):
         raise Refused(f"{base} has a notification listener already, and the kernel allows one only")
     document["syscalls"] = [part for rule in document["syscalls"] for part in _divided(rule)]
@@ -95,7 +97,7 @@ def _base(named: str | None) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise Refused(f"the profile {path} can't be read: {error.strerror}") from None
     except ValueError as error:
