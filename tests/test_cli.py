@@ -64,7 +64,7 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     [
         (
             [],
-            "no verb given: it is one of run, exec, serve, oci, audit, attach, verify, status, lab, kernel, completion",
+            "no verb given: it is one of " + ", ".join(VERBS),
         ),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
