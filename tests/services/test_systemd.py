@@ -68,6 +68,7 @@ def booted() -> Iterator[Systemd]:
     for kind, more in KINDS.items():
         units[f"{kind}.service"] = service(f"{MLOCKWIPE} exec --", more)
         units[f"bare-{kind}.service"] = service("", more)
+    units["inside.service"] = service(f"{MLOCKWIPE} run --", "Type=notify\nNotifyAccess=all\nWatchdogSec=2")
     with systemd(units) as found:
         shutil.copy(compiled("service"), found.shared)
         found.run("systemctl start mlockwipe.socket")
@@ -139,3 +140,10 @@ def test_without_mlockwipe_all_are_left(booted: Systemd, end: str) -> None:
         booted.run(ENDS[end].format("bare-simple"))
         pages = await_pages(seen, booted, "bare-simple")
         assert (pages.total, pages.dirty) == (PAGES, PAGES)
+
+
+def test_run_passes_the_watchdog_on_and_says_what_it_does_not_survive(booted: Systemd) -> None:
+    with started(booted, "inside"):
+        time.sleep(3)  # longer than the watchdog waits
+        assert booted.properties("inside")["ActiveState"] == "active"
+        assert "`mlockwipe exec` in place of `run` survives that" in booted.run("journalctl --no-pager -u inside")

@@ -41,6 +41,8 @@ def run(options: Options) -> int:
         status, sentence = launch.execute(options.command)
         _say(options, sentence, always=True)
         return status
+    if (weakness := _killed_with_it()) is not None:
+        _say(options, weakness)
     options.report = check_report(options.report)
     try:
         code = filter_one()
@@ -211,6 +213,29 @@ def check_report(report: str | None) -> str | None:
     except OSError as error:
         raise Refused(f"the report {path} can't be written: {error.strerror}") from None
     return path
+
+
+def _killed_with_it() -> str | None:
+    """A sentence for what a service manager or a container runtime has started, and may kill as a whole."""
+    if os.getpid() == 1:
+        return (
+            "this is process 1 of a container: what kills the container kills mlockwipe with it, and leaves the "
+            "locked memory; outside of it, `mlockwipe serve` survives that"
+        )
+    if "INVOCATION_ID" not in os.environ or not _is_systemd(os.getppid()):
+        return None
+    notify = "; Type=notify needs NotifyAccess=all" if "NOTIFY_SOCKET" in os.environ else ""
+    return (
+        "this is a service of systemd: what kills all of it kills mlockwipe with it, and leaves the locked memory; "
+        f"`mlockwipe exec` in place of `run` survives that{notify}"
+    )
+
+
+def _is_systemd(pid: int) -> bool:
+    try:
+        return read_at_once(f"/proc/{pid}/comm") == b"systemd\n"
+    except OSError:
+        return False
 
 
 def _is_supervised() -> bool:

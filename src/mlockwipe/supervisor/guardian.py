@@ -85,7 +85,7 @@ def _supervise(
     save_area: SaveArea,
 ) -> None:
     try:
-        pid, listener, child = launch.start(options.command, filter_one, signal_mask)
+        pid, listener, child = launch.start(options.command, filter_one, signal_mask, front_pid)
         guardian.send("program", pid, fds=(listener,))
         # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
         # kernel does not let the terminal stop it. The front leaves as well before the program runs, which may be
