@@ -17,7 +17,8 @@ from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from mlockwipe.linux.wait import End, GroupStop, SignalStop, TaskGone
 from mlockwipe.memory.inject import MASK, Injection
-from mlockwipe.memory.keeper import end_task, system_call_instruction
+from mlockwipe.memory.instruction import system_call_instruction
+from mlockwipe.memory.keeper import end_task
 from tests.support.traced import await_sleep, child, go_on_until, stopped_child, tracees
 
 ANONYMOUS = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0xFFFFFFFF, 0)

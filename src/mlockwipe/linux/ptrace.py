@@ -4,10 +4,11 @@
 import ctypes
 import struct
 
-from mlockwipe.linux.arch import Registers
-from mlockwipe.linux.libc import fail, function
+from mlockwipe.linux.arch import NATIVE, Registers
+from mlockwipe.linux.libc import fail, function, syscall
 
 # include/uapi/linux/ptrace.h
+_PEEKDATA = 2
 _CONT = 7
 _SINGLESTEP = 9
 _GETREGS = 12
@@ -79,6 +80,15 @@ def listen(tid: int) -> None:
 def detach(tid: int) -> None:
     if _ptrace(_DETACH, tid, 0, 0) == -1:
         fail(f"ptrace(PTRACE_DETACH, {tid})")
+
+
+def peek(tid: int, address: int) -> bytes:
+    """Eight bytes of the memory of a stopped task. OSError (EIO) where there are none, or the task is undumpable."""
+    word = ctypes.create_string_buffer(8)
+    # Not by the C library's function, which returns the word itself.
+    if syscall(NATIVE.numbers["ptrace"], _PEEKDATA, tid, address, ctypes.addressof(word), 0, 0) == -1:
+        fail(f"ptrace(PTRACE_PEEKDATA, {tid})")
+    return word.raw
 
 
 def get_registers(tid: int) -> Registers:

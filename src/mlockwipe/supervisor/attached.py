@@ -248,6 +248,9 @@ class Attached:
         self._report.counts.unprotected[program, reason] += 1
         self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")
 
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        self.not_protected(tgid, reason)
+
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._said:
             self._said.add(key)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAGE_SIZE = 4096
+RED_ZONE = 128  # bytes below the stack pointer that a function may use
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
 
 X32_SYSCALL_BIT = 0x40000000
@@ -78,11 +79,20 @@ class Registers(ctypes.Structure):
     orig_rax: int
     rip: int
     cs: int
+    rsp: int
 
     @property
     def abi(self) -> Abi:
         """The ABI of the code that the task runs."""
         return I386 if self.cs == _CS_32 else X86_64
+
+    @property
+    def instruction_pointer(self) -> int:
+        return self.rip
+
+    @property
+    def stack_pointer(self) -> int:
+        return self.rsp
 
     @property
     def number(self) -> int:
@@ -133,13 +143,17 @@ X86_64 = Abi(
         "shmat": 30,
         "shmctl": 31,
         "pause": 34,
+        "recvmsg": 47,
+        "socketpair": 53,
         "clone": 56,
         "fork": 57,
         "vfork": 58,
         "exit": 60,
         "wait4": 61,
         "chdir": 80,
+        "ptrace": 101,
         "setsid": 112,
+        "capset": 126,
         "mlock": 149,
         "munlock": 150,
         "mlockall": 151,
@@ -158,6 +172,7 @@ X86_64 = Abi(
         "io_uring_enter": 426,
         "clone3": 435,
         "close_range": 436,
+        "pidfd_getfd": 438,
         "process_madvise": 440,
         "memfd_secret": 447,
         "process_mrelease": 448,
@@ -195,12 +210,15 @@ I386 = Abi(
         "munlockall": 153,
         "mremap": 163,
         "prctl": 172,
+        "capset": 185,
         "vfork": 190,
         "mmap": 192,  # mmap2: the offset counts pages
         "madvise": 219,
         "io_destroy": 246,
         "openat": 295,
         "seccomp": 354,
+        "socketpair": 360,
+        "recvmsg": 372,
         "mlock2": 376,
         "shmat": 397,
         "clone3": 435,
