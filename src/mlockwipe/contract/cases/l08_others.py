@@ -43,7 +43,7 @@ def _field(pid: int, name: str) -> str:
 
 
 @case(
-    "L8", "given-up", KEPT, "a root program becomes nobody: no other task in its memory has a capability", shows=False
+    "L8", "given-up", KEPT, "a root program becomes nobody: nobody in its memory has a capability", shows=False
 )
 def given_up(program: Program) -> None:
     ready, done = Signal(), Signal()
