@@ -5,13 +5,12 @@ import ctypes
 import errno
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from mlockwipe.linux import mm, procfs, ptrace, wait
+from mlockwipe.linux import mm, procfs, ptrace, unix_socket, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT
 from mlockwipe.linux.mman import (
@@ -172,7 +171,7 @@ def test_where_none_can_be_handed_over_there_is_a_keeper_without(page: int, monk
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "no")
 
-    monkeypatch.setattr(socket, "send_fds", refuse)
+    monkeypatch.setattr(unix_socket, "send", refuse)
     with kept() as (_, keeper):
         assert os.listdir(f"/proc/{keeper.pid}/fd") == []
         with pytest.raises(OSError, match="/dev/zero"):

@@ -32,6 +32,7 @@ _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
 
 Call = tuple[str, tuple[tuple[int, int], ...]]  # its name, and what its arguments must be: index and value
+_programs: dict[tuple[int, tuple[Call, ...]], bytes] = {}
 
 # io_destroy: for the guardian, that has no worker any more. It reaches nothing but rings of the same memory.
 KEEPER: tuple[Call, ...] = (("pause", ()), ("io_destroy", ()))
@@ -54,6 +55,8 @@ def worker(zero_fd: int | None) -> tuple[Call, ...]:
 
 def filter_program(abi: Abi, calls: tuple[Call, ...]) -> bytes:
     """An array of struct sock_filter that allows `calls` of one ABI, and nothing of any other."""
+    if (program := _programs.get((abi.audit_arch, calls))) is not None:
+        return program
     code = [_load(_ARCH), _skip_unless(abi.audit_arch, 1), _skip(1), _return(_REFUSE)]
     for name, arguments in calls:
         conditions = [(_NUMBER, abi.numbers[name])]
@@ -65,7 +68,8 @@ def filter_program(abi: Abi, calls: tuple[Call, ...]) -> bytes:
             rest -= 2
             code += [_load(offset), _skip_unless(value, rest)]
         code.append(_return(_ALLOW))
-    return b"".join((*code, _return(_REFUSE)))
+    program = _programs[abi.audit_arch, calls] = b"".join((*code, _return(_REFUSE)))
+    return program
 
 
 def _load(offset: int) -> bytes:

@@ -10,9 +10,11 @@ import os
 import stat
 import struct
 
+from mlockwipe.linux import unix_socket
 from mlockwipe.linux.pidfd import get_descriptor
 from mlockwipe.memory.inject import Injection
 
+_AF_UNIX, _SOCK_DGRAM, _MSG_DONTWAIT = 1, 2, 0x40
 _ZERO = os.makedev(1, 5)
 _ROOM = 128  # bytes, of a received control message
 _FIRST, _SECOND, _RECEIVED = 0, 1, 2  # the numbers that a task without any descriptor gives out
@@ -33,18 +35,19 @@ def hand_over(task: Injection, memory_fd: int, room: int) -> int | None:
 
 
 def _receive(task: Injection, memory_fd: int, room: int) -> int | None:
-    import socket  # not at the start of every program
-
-    if task.call("socketpair", socket.AF_UNIX, socket.SOCK_DGRAM, 0, room) < 0:
+    if task.call("socketpair", _AF_UNIX, _SOCK_DGRAM, 0, room) < 0:
         return None
-    with socket.socket(fileno=get_descriptor(task.tid, _SECOND)) as to_it:
-        socket.send_fds(to_it, [b"0"], [_dev_zero()])
+    to_it = get_descriptor(task.tid, _SECOND)
+    try:
+        unix_socket.send(to_it, b"0", (_dev_zero(),))
+    finally:
+        os.close(to_it)
     word = "Q" if task.abi.word == 8 else "I"
     header = struct.Struct(f"=9{word}")  # struct msghdr and a struct iovec
     vector = room + struct.calcsize(f"=7{word}")
     byte = control = room + header.size
     os.pwrite(memory_fd, header.pack(0, 0, vector, 1, control + 8, _ROOM, 0, byte, 1), room)
-    if task.call("recvmsg", _FIRST, room, socket.MSG_DONTWAIT) != 1:
+    if task.call("recvmsg", _FIRST, room, _MSG_DONTWAIT) != 1:
         return None
     received = get_descriptor(task.tid, _RECEIVED)
     try:
