@@ -42,9 +42,7 @@ def _field(pid: int, name: str) -> str:
     return read(f"/proc/{pid}/status").partition(f"\n{name}:")[2].split()[0]
 
 
-@case(
-    "L8", "given-up", KEPT, "a root program becomes nobody: nobody in its memory has a capability", shows=False
-)
+@case("L8", "given-up", KEPT, "a root program becomes nobody: nobody in its memory has a capability", shows=False)
 def given_up(program: Program) -> None:
     ready, done = Signal(), Signal()
 
