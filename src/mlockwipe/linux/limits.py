@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Resource limits of another process (prlimit(2))."""
+"""Resource limits, of this process and of others (prlimit(2))."""
 
 import contextlib
 import resource
@@ -30,3 +30,10 @@ def raise_limits(pid: int) -> None:
                 resource.prlimit(pid, limit, (RLIM_INFINITY, RLIM_INFINITY))
             except (OSError, ValueError):
                 resource.prlimit(pid, limit, (hard, hard))
+
+
+def why_killed(used: float) -> str:
+    """What to add to the sentence that a process like this one was killed, after `used` seconds of processor time."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    reached = hard != RLIM_INFINITY and used > hard - 0.5
+    return f" (it had used the {hard} s of `ulimit -t`)" if reached else ""

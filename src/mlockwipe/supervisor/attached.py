@@ -12,14 +12,13 @@ task that is in a ptrace stop goes on by itself, with its signal: linux/wait.py 
 
 import contextlib
 import os
-import resource
 import select
 import signal
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 
-from mlockwipe.linux import procfs, ptrace, signalfd, wait
+from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
@@ -65,8 +64,7 @@ class Attached:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
         self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes four descriptors
+        limits.raise_limits(os.getpid())  # each address space takes four descriptors
 
     # -- attaching ----------------------------------------------------------------------------------------------
 
