@@ -49,6 +49,7 @@ static void use_the_processor(double seconds)
 
 static int have_children(char *start, int times)
 {
+	check(mlock(start, HALF) == 0, "mlock"); /* from here on it dies with the supervisor */
 	for (int i = 0; i < times; i++) {
 		if (fork() == 0)
 			_exit(mlock(start, HALF) != 0);

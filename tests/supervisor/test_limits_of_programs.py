@@ -27,5 +27,5 @@ def test_a_program_that_has_reached_a_limit_is_protected(limit: str) -> None:
 def test_a_supervisor_that_has_used_all_the_time_it_was_allowed_is_said_to_have() -> None:
     """Where it may not raise the hard limit: CAP_SYS_RESOURCE is needed for that."""
     command = 'ulimit -t 1; exec "$@"'
-    outcome = run_bare(["sh", "-c", command, "sh", MLOCKWIPE, "run", "--", compiled("tight"), "children", "3000"])
+    outcome = run_bare(["sh", "-c", command, "sh", MLOCKWIPE, "run", "--", compiled("tight"), "children", "2000"])
     assert outcome.status == 0 or "was killed (it had used the 1 s of `ulimit -t`)" in outcome.err
