@@ -58,6 +58,8 @@ class Injection:
     def __enter__(self) -> "Injection":
         try:
             self._registers = ptrace.get_registers(self.tid)
+            if not self._registers.in_call:
+                self._leave_restartable_sequence()
             self._mask = ptrace.get_signal_mask(self.tid)
             ptrace.set_signal_mask(self.tid, MASK)
         except ProcessLookupError:
@@ -77,6 +79,28 @@ class Injection:
         except ProcessLookupError:
             if kind is None:
                 raise TaskGone(self.tid) from None
+
+    def _leave_restartable_sequence(self) -> None:
+        """Within a restartable sequence (rseq(2)), go on at its abort handler, as after any switch of tasks.
+
+        When the task executes a call for us, the kernel finds it outside of the sequence and forgets about that
+        (rseq_ip_fixup in kernel/rseq.c, Linux 6.18). Sent back into its middle, it would go on with what it had read.
+        """
+        try:
+            area = ptrace.rseq(self.tid)
+            # struct rseq: two numbers of CPUs, then the address of a struct rseq_cs. That has version and flags,
+            # where the sequence starts, how long it is, and where it is aborted.
+            sequence = int.from_bytes(ptrace.peek(self.tid, area + 8), "little") if area else 0
+            if sequence:
+                start, length, abort = (
+                    int.from_bytes(ptrace.peek(self.tid, sequence + at), "little") for at in (8, 16, 24)
+                )
+                if start <= self._registers.instruction_pointer < start + length:
+                    self._registers.go_on_at(abort)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            return  # it has an address where nothing is, or we may not look
 
     @property
     def registers(self) -> Registers:

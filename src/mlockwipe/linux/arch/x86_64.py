@@ -87,8 +87,16 @@ class Registers(ctypes.Structure):
         return I386 if self.cs == _CS_32 else X86_64
 
     @property
+    def in_call(self) -> bool:
+        """Whether the task is in a system call, or on its way out of one."""
+        return self.orig_rax != _NO_CALL
+
+    @property
     def instruction_pointer(self) -> int:
         return self.rip
+
+    def go_on_at(self, address: int) -> None:
+        self.rip = address
 
     @property
     def stack_pointer(self) -> int:
