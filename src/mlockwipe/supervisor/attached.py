@@ -92,8 +92,11 @@ class Attached:
         self._ask_for_stop(space)
 
     def _ask_for_stop(self, space: AddressSpace) -> None:
-        """Have one task stop, to make the keeper; a parent that waits for its vfork child can't."""
-        for tid in sorted(space.tids, key=_is_deep_asleep):
+        """Have one task stop, to make the keeper; a parent that waits for its vfork child can't.
+
+        Rather one without seccomp filters of its own, which would have to be suspended for that.
+        """
+        for tid in sorted(space.tids, key=lambda tid: (_is_deep_asleep(tid), self._is_confined(tid))):
             with contextlib.suppress(ProcessLookupError):
                 ptrace.interrupt(tid)
                 return
@@ -205,8 +208,7 @@ class Attached:
         space, mercy = task.space, None
         try:
             restart_interrupted_call(task.tid)
-            filters = int(procfs.status_field(task.tid, "Seccomp_filters"))
-            mercy = AtOurMercy(task.tid, suspend_seccomp=filters > self._own_filters)
+            mercy = AtOurMercy(task.tid, suspend_seccomp=self._is_confined(task.tid))
             keeper = Keeper.create_mortal(task.tid, like, mercy)
         except GONE:
             # It is dying, or a helper of ours was killed.
@@ -226,6 +228,14 @@ class Attached:
         self._first.discard(space)
         del self._failures[space]
         return mercy.stop if mercy else stop
+
+    def _is_confined(self, tid: int) -> bool:
+        """Whether seccomp may keep a task from what we would have it do: filters of its own, or the strict mode."""
+        try:
+            status = procfs.Status(tid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return int(status["Seccomp_filters"]) > self._own_filters or status["Seccomp"] == "1"
 
     def _say_covered(self, space: AddressSpace, tgid: int) -> None:
         self._report.counts.attached += 1
