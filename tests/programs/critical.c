@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * critical: be in a restartable sequence (rseq(2)), from which the kernel sends a task to its abort handler when anybody
- * else may have run on this CPU. That enters it again, and after a second exits with 3. SIGALRM ends a program that was
+ * else may have run on this CPU. That enters it again, and after a third of a second exits with 3. SIGALRM ends a program that was
  * sent there no more.
  */
 #include <sys/rseq.h>
@@ -14,9 +14,9 @@ int main(void)
 
 	if (__rseq_size == 0)
 		return 4; /* not registered */
-	alarm(5);
+	alarm(30);
 aborted:
-	if (clock() > CLOCKS_PER_SEC)
+	if (clock() > CLOCKS_PER_SEC / 3)
 		_exit(3);
 	__asm__ goto(".pushsection __rseq_cs, \"aw\"\n"
 		     ".balign 32\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Programs in a control group of their own: what holds for them does not hold for the tasks that keep their memory."""
+"""Programs in a control group of their own: what holds for them does not hold for their keepers."""
 
 import os
 import signal

@@ -18,9 +18,12 @@ import struct
 from mlockwipe.linux.arch import Abi
 from mlockwipe.linux.mman import (
     MADV_COLLAPSE,
+    MADV_DONTFORK,
     MADV_DONTNEED_LOCKED,
+    MADV_POPULATE_WRITE,
     MAP_ANONYMOUS,
     MAP_PRIVATE,
+    MLOCK_ONFAULT,
     PROT_READ,
     PROT_WRITE,
 )
@@ -32,6 +35,10 @@ _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
 
 Call = tuple[str, tuple[tuple[int, int], ...]]  # its name, and what its arguments must be: index and value
+_ADVICE = (MADV_DONTNEED_LOCKED, MADV_COLLAPSE, MADV_DONTFORK, MADV_POPULATE_WRITE)
+# Pages are moved by it: UFFDIO_API, UFFDIO_REGISTER and UFFDIO_MOVE of include/uapi/linux/userfaultfd.h.
+_OF_USERFAULTFD = (0xC018AA3F, 0xC020AA00, 0xC028AA05)
+
 _programs: dict[tuple[int, tuple[Call, ...]], bytes] = {}
 
 # io_destroy: for the guardian, that has no worker any more. It reaches nothing but rings of the same memory.
@@ -44,12 +51,16 @@ def worker(zero_fd: int | None) -> tuple[Call, ...]:
     return (
         *read,
         ("mprotect", ((2, PROT_READ | PROT_WRITE),)),
-        ("madvise", ((2, MADV_DONTNEED_LOCKED),)),
-        ("madvise", ((2, MADV_COLLAPSE),)),
+        *(("madvise", ((2, advice),)) for advice in _ADVICE),
         ("munmap", ()),
         ("mmap", ((3, MAP_PRIVATE | MAP_ANONYMOUS),)),
         ("mremap", ()),
+        ("brk", ((0, 0),)),
+        ("munlock", ()),
+        ("mlock2", ((2, MLOCK_ONFAULT),)),
         ("io_destroy", ()),
+        ("userfaultfd", ()),
+        *(("ioctl", ((1, request),)) for request in _OF_USERFAULTFD),
     )
 
 
