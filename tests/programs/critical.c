@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * critical: be in a restartable sequence (rseq(2)), from which the kernel sends a task to its abort handler when anybody
- * else may have run on this CPU. That enters it again, and after a third of a second exits with 3. SIGALRM ends a program that was
- * sent there no more.
+ * else may have run on this CPU. That enters it again, and after a third of a second exits with 3. SIGALRM ends a
+ * program that was sent there no more.
  */
 #include <sys/rseq.h>
 #include <time.h>
