@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlockwipe.linux import procfs, ptrace, wait
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.wait import (
     BIRTHS,
     EVENT_EXEC,
@@ -21,13 +22,15 @@ from mlockwipe.linux.wait import (
     EventStop,
     SignalStop,
     Stop,
+    SyscallStop,
     TrapStop,
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Released
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
-from mlockwipe.memory.keeper import Keeper, system_call_instruction
+from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.task import FilterTwo, Task
@@ -82,6 +85,9 @@ class Recording:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         self._note("not_protected", (tgid, reason))
+
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        self._note("partly_protected", (tgid, reason))
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         self._note("released", (tgid, cause))
@@ -475,16 +481,18 @@ def test_a_keeper_that_is_gone_leaves_the_program_unprotected(tracees: Tracees, 
         assert policy.of("released") == [(pid, "SIGKILL")]
 
 
-def test_a_keeper_that_is_sent_sigstop_sleeps_on(tracees: Tracees, policy: Recording) -> None:
+def test_a_keeper_that_is_woken_never_returns_to_user_space(tracees: Tracees, policy: Recording) -> None:
     with stopped_child(options=OPTIONS) as pid:
         add(tracees, pid, keeper=True)
         (keeper,) = tracees.keepers
         os.kill(keeper, signal.SIGSTOP)
         found = go_on_until(lambda event: event.tid == keeper)
-        assert isinstance(found, SignalStop)
+        assert isinstance(found, SyscallStop)
+        assert ptrace.get_registers(keeper).number == NATIVE.numbers["pause"]
         tracees.on_stop(found)
-        assert procfs.stat_fields(keeper)[0] != "t"
-        assert wait.look_for_stop(keeper) is None  # nor has it stopped with its group
+        os.kill(keeper, signal.SIGCONT)
+        assert procfs.stat_fields(keeper)[0] == "t"
+        assert wait.look_for_stop(keeper) is None  # and nobody hears of it again
         assert policy.asked == []
 
 

@@ -44,20 +44,19 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     supervisors.close()
     prctl.set_name(b"mlockwipe-guard")
     let_go_of_shell(front.fileno(), ours.fileno())
-    import resource  # here, while the supervisor starts the program
-
+    from mlockwipe.linux import limits  # here, while the supervisor starts the program
     from mlockwipe.supervisor.custody import Entrusted
 
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
+    limits.raise_limits(os.getpid())  # each address space takes three descriptors
     prctl.set_undumpable()
     left = Entrusted()
     left.take_all(ours)
-    _, status = os.waitpid(supervisor, 0)
+    _, status, used = os.wait4(supervisor, 0)
     if status == 0 or left.listener == -1:
         return
     prctl.set_name(b"mlockwipe-super")
-    front.send("say", "the supervisor was killed; its guardian wipes what it left and takes its place")
+    why = limits.why_killed(used.ru_utime + used.ru_stime)
+    front.send("say", f"the supervisor was killed{why}; its guardian wipes what it left and takes its place")
     save_area.clear()
     from mlockwipe.supervisor.recovery import recover
 

@@ -13,8 +13,9 @@ from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.linux.wait import await_stop
 from mlockwipe.memory import in_flight, wipe
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
-from mlockwipe.memory.keeper import NAME, end_task, system_call_instruction
+from mlockwipe.memory.keeper import NAME, end_task
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
@@ -106,8 +107,8 @@ def _somebody_is_dying(tasks: Tasks) -> bool:
             continue
         if flags & _PF_EXITING or (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _SIGKILL:
             return True
-        if status["Name"] == NAME.decode() and state != "S":
-            return True  # for up to 12 ms after its tracer's death (Linux 6.18)
+        if status["Name"] == NAME.decode() and state not in "ST":
+            return True  # for up to 12 ms after its tracer's death (Linux 6.18); T: somebody has sent it SIGSTOP
     return False
 
 

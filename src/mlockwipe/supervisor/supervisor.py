@@ -7,11 +7,10 @@ the tables of what is traced change only between events.
 
 import contextlib
 import os
-import resource
 import select
 import signal
 
-from mlockwipe.linux import prctl, procfs, seccomp, signalfd, signals, wait
+from mlockwipe.linux import limits, prctl, procfs, seccomp, signalfd, signals, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.supervisor.channel import Channel
@@ -55,9 +54,7 @@ class Supervisor:
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         self._burst = Burst()
         self._signals = signalfd.open_signalfd(SIGNALS)
-        # each address space takes four descriptors
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limits.raise_limits(os.getpid())  # each address space takes four descriptors
         prctl.set_undumpable()
         seccomp.wake_synchronously(listener)
         observer = Unobserved() if options.watch is None else options.watch(self.say)

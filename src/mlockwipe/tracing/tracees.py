@@ -73,6 +73,9 @@ class Policy(Protocol):
     def not_protected(self, tgid: int, reason: str) -> None:
         """Something of a process can't be protected; it goes on."""
 
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        """Something of a process can't be protected, the rest is."""
+
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         """An address space was given back. `keeper`: the pid that its keeper had."""
 
@@ -172,10 +175,9 @@ class Tracees:
     def _on_stop_of_other(self, stop: Stop) -> None:
         tid = stop.tid
         with contextlib.suppress(ProcessLookupError):
-            if tid in self.keepers and not (isinstance(stop, EventStop) and stop.event == EVENT_EXIT):
-                ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
-                return
             wait.take(tid)
+            if tid in self.keepers and not (isinstance(stop, EventStop) and stop.event == EVENT_EXIT):
+                return  # Something woke it, SIGSTOP say: here it stays, and holds the memory just as well.
             if isinstance(stop, UntracedStop):
                 self.policy.on_untraced_stop(stop)
             elif tid in self.keepers:

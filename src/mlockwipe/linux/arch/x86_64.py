@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAGE_SIZE = 4096
+RED_ZONE = 128  # bytes below the stack pointer that a function may use
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
 
 X32_SYSCALL_BIT = 0x40000000
@@ -78,11 +79,28 @@ class Registers(ctypes.Structure):
     orig_rax: int
     rip: int
     cs: int
+    rsp: int
 
     @property
     def abi(self) -> Abi:
         """The ABI of the code that the task runs."""
         return I386 if self.cs == _CS_32 else X86_64
+
+    @property
+    def in_call(self) -> bool:
+        """Whether the task is in a system call, or on its way out of one."""
+        return self.orig_rax != _NO_CALL
+
+    @property
+    def instruction_pointer(self) -> int:
+        return self.rip
+
+    def go_on_at(self, address: int) -> None:
+        self.rip = address
+
+    @property
+    def stack_pointer(self) -> int:
+        return self.rsp
 
     @property
     def number(self) -> int:
@@ -128,18 +146,23 @@ X86_64 = Abi(
         "mprotect": 10,
         "munmap": 11,
         "brk": 12,
+        "ioctl": 16,
         "mremap": 25,
         "madvise": 28,
         "shmat": 30,
         "shmctl": 31,
         "pause": 34,
+        "recvmsg": 47,
+        "socketpair": 53,
         "clone": 56,
         "fork": 57,
         "vfork": 58,
         "exit": 60,
         "wait4": 61,
         "chdir": 80,
+        "ptrace": 101,
         "setsid": 112,
+        "capset": 126,
         "mlock": 149,
         "munlock": 150,
         "mlockall": 151,
@@ -152,12 +175,14 @@ X86_64 = Abi(
         "openat": 257,
         "kcmp": 312,
         "seccomp": 317,
+        "userfaultfd": 323,
         "mlock2": 325,
         "pidfd_send_signal": 424,
         "io_uring_setup": 425,
         "io_uring_enter": 426,
         "clone3": 435,
         "close_range": 436,
+        "pidfd_getfd": 438,
         "process_madvise": 440,
         "memfd_secret": 447,
         "process_mrelease": 448,
@@ -182,6 +207,7 @@ I386 = Abi(
         "chdir": 12,
         "pause": 29,
         "brk": 45,
+        "ioctl": 54,
         "setsid": 66,
         "old_mmap": 90,  # one argument: the address of six
         "munmap": 91,
@@ -195,12 +221,16 @@ I386 = Abi(
         "munlockall": 153,
         "mremap": 163,
         "prctl": 172,
+        "capset": 185,
         "vfork": 190,
         "mmap": 192,  # mmap2: the offset counts pages
         "madvise": 219,
         "io_destroy": 246,
         "openat": 295,
         "seccomp": 354,
+        "socketpair": 360,
+        "recvmsg": 372,
+        "userfaultfd": 374,
         "mlock2": 376,
         "shmat": 397,
         "clone3": 435,
