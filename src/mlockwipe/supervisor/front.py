@@ -12,8 +12,9 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
+from mlockwipe.linux.read_file import read_file
 from mlockwipe.memory.filters import filter_one
-from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, read_at_once
+from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -218,7 +219,7 @@ def _is_supervised() -> bool:
     pid = os.getppid()
     while pid > 1:
         try:
-            name, _, rest = read_at_once(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
+            name, _, rest = read_file(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
         except OSError:
             return False
         if name == b"mlockwipe-super":
