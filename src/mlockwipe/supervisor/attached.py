@@ -308,7 +308,7 @@ class Attached:
             try:
                 self._report.write(final=False)
             except OSError as error:
-                self._say_once(f"the report can't be written: {error}", "report")
+                self._say_once(f"the report can't be written: {error.strerror}", "report")
 
 
 def _program(pid: int) -> str:

@@ -14,6 +14,8 @@ from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
 from mlockwipe.linux.read_file import read_file
 from mlockwipe.memory.filters import filter_one
+from mlockwipe.messages import tell
+from mlockwipe.report_file import ReportFile
 from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
@@ -42,7 +44,8 @@ def run(options: Options) -> int:
         status, sentence = launch.execute(options.command)
         _say(options, sentence, always=True)
         return status
-    options.report = check_report(options.report)
+    if options.report is not None:
+        options.report_file = ReportFile(options.report, by_supervisor=True)
     try:
         code = filter_one()
     except ImportError:
@@ -120,7 +123,8 @@ class _Front:
             case "killed":
                 return _die_by(int(rest)) if self._options.watch is None else self._after_end(128 + int(rest))
             case "say":
-                _say(self._options, rest)
+                for line in rest.splitlines() if rest.startswith(guardian.DEFECT) else [rest]:
+                    _say(self._options, line)
             case "failed":
                 status, _, sentence = rest.partition(" ")
                 self._return_to_group()  # or `stty tostop` would stop us
@@ -191,27 +195,7 @@ def _die_by(number: int) -> int:
 
 def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
-        with suppress(OSError):
-            os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
-
-
-def check_report(report: str | None) -> str | None:
-    """The path of the report, absolute and of no link. Refused when it can't be written."""
-    if report is None:
-        return None
-    path = report
-    try:
-        path = os.path.realpath(report)  # fails where the working directory is gone
-        # What replaces a device or a pipe would be a file; and to open one may take for ever.
-        if os.path.exists(report) and not os.path.isfile(path):
-            raise Refused(f"the report {report} can't be written: it is no regular file")
-        with open(path, "a", encoding="utf-8"):
-            pass
-        if not os.access(os.path.dirname(path), os.W_OK):
-            raise PermissionError(13, "the directory is not writable")
-    except OSError as error:
-        raise Refused(f"the report {path} can't be written: {error.strerror}") from None
-    return path
+        tell(text)
 
 
 def _is_supervised() -> bool:

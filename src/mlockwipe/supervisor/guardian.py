@@ -10,10 +10,13 @@ import os
 
 from mlockwipe.linux import prctl
 from mlockwipe.memory.journal import Journal, SaveArea
+from mlockwipe.report_file import held_descriptors
 from mlockwipe.supervisor import launch, short_run
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
+
+DEFECT = "this is a defect of mlockwipe, please report it:"  # and a traceback: nothing else that is said has lines
 
 
 class _Left:
@@ -86,7 +89,7 @@ def tell_defect(front: Channel) -> None:
     """Send the traceback of the exception that is handled to the front: stderr is not ours here."""
     import traceback
 
-    front.send("say", f"this is a defect of mlockwipe, please report it:\n{traceback.format_exc()}")
+    front.send("say", f"{DEFECT}\n{traceback.format_exc()}")
 
 
 def _supervise(
@@ -124,7 +127,7 @@ def _supervise(
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 
-    report = Report(options.command, options.report)
+    report = Report(options.told, options.report_file)
     Supervisor(options, listener, front, guardian, journal, save_area, report, program=pid, front_pid=front_pid).run()
 
 
@@ -142,7 +145,7 @@ def _take_over(
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 
-    report = Report(options.command, options.report)
+    report = Report(options.told, options.report_file)
     report.counts.wiped["death of the supervisor"] += pages
     front.send("started", left.program, os.getpid())
     supervisor = Supervisor(
@@ -155,12 +158,13 @@ def _take_over(
 
 def let_go_of_shell(*keep: int) -> None:
     """Give up what came from the shell: a pipe that the program closes must not stay open because of us."""
+    kept = {*keep, *held_descriptors()}
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
-        if fd not in keep:
+        if fd not in kept:
             os.dup2(null, fd)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in keep:
+        if int(name) > 2 and int(name) not in kept:
             with suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
     os.chdir("/")

@@ -183,7 +183,7 @@ class Supervisor:
         try:
             self._report.write(final=final)
         except OSError as error:
-            self.say("report", f"the report can't be written: {error}")
+            self.say("report", f"the report can't be written: {error.strerror}")
 
     # -- what the programs concern of it ------------------------------------------------------------------------
 
