@@ -32,6 +32,8 @@ NO_PTRACE = (
     "kernel.yama.ptrace_scope to 1 or less"
 )
 
+SUPERVISOR = "mlockwipe-super"  # the name that every supervisor takes in /proc/PID/comm, which holds 15 characters
+
 CAP_SYS_PTRACE = 19
 CAP_SYS_ADMIN = 21
 
@@ -108,14 +110,45 @@ def may_trace() -> bool:
     return has_capability(CAP_SYS_PTRACE)
 
 
+def supervisor_above(pid: int) -> int | None:
+    """The supervisor that a process was started under by `run`, None where there is none.
+
+    Its name says nothing by itself, for any program may take it. But a supervisor belongs to root or to whom the
+    process belongs, and all that it starts is under a filter that it is not under itself.
+    """
+    try:
+        status = read_file(f"/proc/{pid}/status")
+        filters, user = int(_field(status, b"Seccomp_filters")), _user(status)
+        while filters and (pid := int(_field(status, b"PPid"))):
+            status = read_file(f"/proc/{pid}/status")
+            if (
+                _field(status, b"Name") == SUPERVISOR.encode()
+                and _user(status) in (b"0", user)
+                and int(_field(status, b"Seccomp_filters")) < filters
+            ):
+                return pid
+    except OSError:  # it has ended
+        pass
+    return None
+
+
+def _user(status: bytes) -> bytes:
+    return _field(status, b"Uid").split()[1]
+
+
+def _field(status: bytes, name: bytes) -> bytes:
+    return (b"\n" + status).partition(b"\n" + name + b":")[2].partition(b"\n")[0].strip()
+
+
 def has_capability(number: int) -> bool:
     """Whether this process has a capability in effect."""
-    effective = read_file("/proc/self/status").partition(b"\nCapEff:")[2].split(maxsplit=1)[0]
-    return int(effective, 16) >> number & 1 != 0
+    return int(_field(read_file("/proc/self/status"), b"CapEff"), 16) >> number & 1 != 0
 
 
 def why_no_filter(error: OSError) -> str:
-    """Why seccomp(2) has failed."""
+    """Why seccomp(2), or what goes before it, has failed."""
+    if error.filename is not None:
+        return f"{error.filename} can't be read here: {error.strerror}; a supervisor needs /proc"
     if error.errno == errno.EBUSY:
         return (
             "this process is under a seccomp notification listener already, and the kernel allows one only: start "

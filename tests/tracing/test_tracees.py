@@ -25,7 +25,7 @@ from mlockwipe.linux.wait import (
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Released
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import MASK, Injection
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper, system_call_instruction
 from mlockwipe.memory.ranges import RangeSet
@@ -262,6 +262,16 @@ def test_a_helper_of_a_keeper_that_was_being_made_is_ended(tracees: Tracees, pol
         assert policy.of("welcome") == []
         with pytest.raises(ProcessLookupError):
             os.kill(helper, 0)
+
+
+def test_a_child_of_a_program_that_blocks_the_same_signals_is_no_helper(tracees: Tracees, policy: Recording) -> None:
+    with birth_of("fork", tracees, keeper=True) as (maker, newborn, _):
+        ptrace.set_signal_mask(newborn, MASK)
+        tracees.on_stop(TrapStop(newborn))
+        os.kill(maker.tid, signal.SIGKILL)
+        handle_end(tracees, maker.tid)
+        tracees.settle()
+        assert policy.of("welcome") == [(newborn, None)]
 
 
 def test_a_newborn_that_was_killed_in_its_first_stop_is_forgotten(tracees: Tracees, policy: Recording) -> None:

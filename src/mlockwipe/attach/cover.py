@@ -52,7 +52,7 @@ def cover(options: AttachOptions) -> int:
             attached.attach(pid)
         except NotAttached as error:
             refused.append(f"process {pid} {error}")
-            report.counts.unprotected[str(pid), str(error)] += 1
+            report.counts.not_protected(str(pid), str(error))
             say(0, refused[-1])
     watch = None if options.pids else Watch(attached, options.least, policy, say).look
     ended = attached.run(watch)

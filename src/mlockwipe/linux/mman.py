@@ -45,6 +45,7 @@ MADV_PAGEOUT = 21
 MADV_DONTNEED_LOCKED = 24
 MADV_COLLAPSE = 25
 
+CSIGNAL = 0xFF  # the signal at the end, in the flags of clone(2)
 CLONE_VM = 0x100
 CLONE_FS = 0x200
 CLONE_FILES = 0x400

@@ -262,6 +262,17 @@ def executable(pid: int) -> str:
         return "?"
 
 
+def descriptors(pid: int) -> list[str]:
+    """What the descriptors of a process lead to. OSError where we may not look, or it is gone."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
+
+
 def tasks(pid: int) -> list[int]:
     """The tids of a process, in no order; empty when it is gone."""
     try:

@@ -245,8 +245,8 @@ class Attached:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         program = _program(tgid)
-        self._report.counts.unprotected[program, reason] += 1
-        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")
+        kind = self._report.counts.not_protected(program, reason)
+        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", kind)
 
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._said:

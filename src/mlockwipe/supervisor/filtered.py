@@ -147,7 +147,7 @@ class Filtered:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         program = procfs.executable(tgid)
-        self._counts.unprotected[program, reason] += 1
+        kind = self._counts.not_protected(program, reason)
         self.tracees.observer.not_protected(program)
         verb = "its lock is refused" if self._strict else "it goes on"
-        self._owner.say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")
+        self._owner.say(kind, f"{program} (process {tgid}) can't be protected, {verb}: {reason}")

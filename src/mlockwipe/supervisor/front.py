@@ -12,11 +12,10 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
-from mlockwipe.linux.read_file import read_file
 from mlockwipe.memory.filters import filter_one
 from mlockwipe.messages import tell
 from mlockwipe.report_file import ReportFile
-from mlockwipe.requirements import NO_LIBSECCOMP, check_machine
+from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, supervisor_above
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -35,9 +34,10 @@ def run(options: Options) -> int:
     Refused when it can't be done here; nothing has been started then.
     """
     check_machine()
-    if options.watch is not None and _is_supervised():
+    is_supervised = supervisor_above(os.getpid()) is not None
+    if options.watch is not None and is_supervised:
         raise Refused("this runs under mlockwipe already, which sees what an audit would have to: audit from outside")
-    if _is_supervised():
+    if is_supervised:
         _say(options, "an outer mlockwipe run protects this command already")
         if options.report is not None:
             _say(options, f"the report {options.report} is not written, but the outer one's", always=True)
@@ -196,17 +196,3 @@ def _die_by(number: int) -> int:
 def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
         tell(text)
-
-
-def _is_supervised() -> bool:
-    """Whether an ancestor is a supervisor: then this process is under its filter, and may not have another."""
-    pid = os.getppid()
-    while pid > 1:
-        try:
-            name, _, rest = read_file(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
-        except OSError:
-            return False
-        if name == b"mlockwipe-super":
-            return True
-        pid = int(rest.split()[1])
-    return False
