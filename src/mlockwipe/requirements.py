@@ -145,6 +145,11 @@ def has_capability(number: int) -> bool:
     return int(_field(read_file("/proc/self/status"), b"CapEff"), 16) >> number & 1 != 0
 
 
+def has_no_new_privileges() -> bool:
+    """Whether this process, and so all that it starts, may gain no privileges by an exec."""
+    return _field(read_file("/proc/self/status"), b"NoNewPrivs") == b"1"
+
+
 def why_no_filter(error: OSError) -> str:
     """Why seccomp(2), or what goes before it, has failed."""
     if error.filename is not None:

@@ -3,12 +3,10 @@
 
 import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -31,7 +29,7 @@ from mlockwipe.memory.keeper import Keeper, system_call_instruction
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.tracees import Tracees
 from tests.support.traced import child, go_on_until, stopped_child, subreaper
 
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
@@ -496,18 +494,3 @@ def test_a_keeper_that_is_sent_sigstop_sleeps_on(tracees: Tracees, policy: Recor
         assert procfs.stat_fields(keeper)[0] != "t"
         assert wait.look_for_stop(keeper) is None  # nor has it stopped with its group
         assert policy.asked == []
-
-
-# -- set-user-ID programs
-
-
-@pytest.mark.parametrize(("mode", "found"), [(0o755, False), (0o4755, True), (0o2755, True)])
-def test_a_set_user_id_program_is_known_by_its_file(mode: int, found: bool, tmp_path: Path) -> None:
-    program = tmp_path / "sleep"
-    shutil.copy("/bin/sleep", program)
-    program.chmod(mode)
-    with child(lambda: os.execv(program, ["sleep", "1000"]), ptrace.O_TRACEEXEC) as pid:
-        while (stop := wait.look_for_stop(pid)) is None:
-            os.sched_yield()
-        assert isinstance(stop, EventStop)
-        assert setuid_program(pid) == (str(program) if found else None)

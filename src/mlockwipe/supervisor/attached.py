@@ -21,6 +21,7 @@ from time import monotonic
 
 from mlockwipe.linux import procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
+from mlockwipe.linux.privileged_file import NONE, SET_ID, privilege_of
 from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal
@@ -34,7 +35,7 @@ from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.restart import restart_interrupted_call
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import GONE, Tracees, setuid_program
+from mlockwipe.tracing.tracees import GONE, Tracees
 
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
@@ -288,10 +289,12 @@ class Attached:
         now, the end of execve overwrites."""
         with contextlib.suppress(*GONE):
             task.space.stack_top = procfs.stack_top(task.tid)
-        if os.geteuid() != 0 and (program := setuid_program(task.tid)) is not None:
+        if os.geteuid() != 0 and (privilege := privilege_of(f"/proc/{task.tid}/exe")) != NONE:
+            program = procfs.executable(task.tid)
+            what = "is set-user-ID or set-group-ID" if privilege == SET_ID else "has file capabilities"
             self._say_once(
-                f"{program} is set-user-ID or set-group-ID and runs without that privilege: the kernel gives it "
-                "to no program that is traced by an ordinary user",
+                f"{program} {what} and runs without that privilege: the kernel gives it to no program that is traced "
+                "by an ordinary user",
                 program,
             )
         ptrace.interrupt(task.tid)

@@ -80,6 +80,7 @@ class _Front:
         self._signals = signalfd.open_signalfd(_CAUGHT)
         self._own_senders: set[int] = {guard}
         self._apart = False
+        self._said: set[str] = set()
         self._group = os.getpgrp()
         self._last = False  # whether no descendant is left
         self._ended: int | None = None  # the status, while an audit goes on with what the program left running
@@ -122,7 +123,8 @@ class _Front:
                 return self._after_end(int(rest))
             case "killed":
                 return _die_by(int(rest)) if self._options.watch is None else self._after_end(128 + int(rest))
-            case "say":
+            case "say" if rest not in self._said:  # a guardian that takes over does not know what has been
+                self._said.add(rest)
                 for line in rest.splitlines() if rest.startswith(guardian.DEFECT) else [rest]:
                     _say(self._options, line)
             case "failed":

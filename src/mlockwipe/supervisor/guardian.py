@@ -116,8 +116,8 @@ def _supervise(
     except launch.NotStarted as error:
         front.send("failed", error.status, str(error))
         return
-    if path := launch.loses_privilege(options.command[0]):
-        front.send("say", launch.SETUID_SENTENCE.format(path))
+    if sentence := launch.lost_by_command(options.command[0]):
+        front.send("say", sentence)
     let_go_of_shell(front.fileno(), guardian.fileno(), listener)
     end = short_run.wait(pid, listener, front, journal)
     if end is not None:
