@@ -195,7 +195,7 @@ class Supervisor:
             key, text = "", "no more is said of what goes wrong: a --report has it all"
         self._said.add(key)
         if self._front is not None:
-            self._front.send("say", text)
+            self._front.offer("say", text)  # it may be stopped, as the program is: what is supervised goes on
 
     def stopped(self, tid: int, by: int | None) -> None:
         """The program was stopped by a signal, or continued: so is the front, which the shell looks at.
