@@ -10,7 +10,6 @@ import os
 import sys
 
 from mlockwipe.errors import Refused
-from mlockwipe.messages import say
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
 
@@ -48,7 +47,7 @@ def _status(arguments: list[str]) -> int:
     try:
         return _call(arguments)
     except Refused as refusal:
-        say(str(refusal))
+        _say(str(refusal))
     except BrokenPipeError:  # `mlockwipe status | head`: the reader has seen enough
         return 128 + 13
     except KeyboardInterrupt:
@@ -58,9 +57,15 @@ def _status(arguments: list[str]) -> int:
         import traceback
 
         for line in traceback.format_exc().splitlines():
-            say(line)
-        say("this is a defect of mlockwipe; please report the lines above")
+            _say(line)
+        _say("this is a defect of mlockwipe; please report the lines above")
     return FAILED
+
+
+def _say(text: str) -> None:
+    from mlockwipe.messages import say
+
+    say(text)
 
 
 def _call(arguments: list[str]) -> int:

@@ -18,12 +18,6 @@ STDOUT = "-"
 _MOST_LINKS = 40  # as the kernel follows (MAXSYMLINKS)
 _NEVER_WAIT = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _PIECE = 4096  # what a pipe takes without blocking if it takes anything (PIPE_BUF)
-_held: set[int] = set()
-
-
-def held_descriptors() -> set[int]:
-    """Those of all reports, for whoever closes the rest."""
-    return _held
 
 
 class ReportFile:
@@ -42,7 +36,11 @@ class ReportFile:
             self._open(by_supervisor)
         except OSError as error:
             raise self._refused(error) from None
-        _held.update({self._directory, self._stream} - {-1})
+
+    @property
+    def descriptors(self) -> set[int]:
+        """What is held open, for whoever closes the rest."""
+        return {self._directory, self._stream} - {-1}
 
     @property
     def is_stream(self) -> bool:
@@ -56,8 +54,7 @@ class ReportFile:
         except OSError as error:
             raise self._refused(error) from error
         finally:
-            for fd in {self._directory, self._stream} - {-1}:
-                _held.discard(fd)
+            for fd in self.descriptors:
                 os.close(fd)
 
     def replace(self, text: str) -> None:

@@ -42,6 +42,7 @@ def audit(
         path.touch(mode=0o600)
         os.environ[FINDINGS] = str(path)
         options = Options(command, watch=partial(Auditor, str(path)), with_arguments=with_arguments)
+        options.files = tuple(file for file in files if file is not None)
         status = run(options)
         findings, programs, missed, damaged = read(path), locking(path), not_audited(path), is_damaged(path)
     texts = as_document(findings, options.told, status, programs, missed), as_page(findings, options.told, programs)

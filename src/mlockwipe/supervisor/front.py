@@ -13,8 +13,6 @@ import select
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
 from mlockwipe.memory.filters import filter_one
-from mlockwipe.messages import tell
-from mlockwipe.report_file import ReportFile
 from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, supervisor_above
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
@@ -45,7 +43,9 @@ def run(options: Options) -> int:
         _say(options, sentence, always=True)
         return status
     if options.report is not None:
-        options.report_file = ReportFile(options.report, by_supervisor=True)
+        from mlockwipe.report_file import ReportFile
+
+        options.files = (ReportFile(options.report, by_supervisor=True),)
     try:
         code = filter_one()
     except ImportError:
@@ -66,6 +66,7 @@ def run(options: Options) -> int:
             guardian.tell_defect(theirs)
         os._exit(0)
     theirs.close()
+    __import__("mlockwipe.messages")  # while they start the program; later it may not be there any more
     return _Front(options, ours, pid).stand()
 
 
@@ -150,7 +151,7 @@ class _Front:
         self._forward()  # what the terminal sent before has reached the program too
         self._apart = apart
         self._channel.send("apart")
-        ours = (2, self._channel.fileno(), self._signals)
+        ours = (2, self._channel.fileno(), self._signals, *self._options.descriptors)
         guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
 
     def _reap_guardian(self) -> None:
@@ -197,4 +198,6 @@ def _die_by(number: int) -> int:
 
 def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
+        from mlockwipe.messages import tell
+
         tell(text)

@@ -10,7 +10,6 @@ import os
 
 from mlockwipe.linux import prctl
 from mlockwipe.memory.journal import Journal, SaveArea
-from mlockwipe.report_file import held_descriptors
 from mlockwipe.supervisor import launch, short_run
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -62,7 +61,7 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
         os._exit(1)
     supervisors.close()
     prctl.set_name(b"mlockwipe-guard")
-    let_go_of_shell(front.fileno(), ours.fileno())
+    let_go_of_shell(front.fileno(), ours.fileno(), *options.descriptors)
     import resource  # here, while the supervisor starts the program
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -118,7 +117,7 @@ def _supervise(
         return
     if sentence := launch.lost_by_command(options.command[0]):
         front.send("say", sentence)
-    let_go_of_shell(front.fileno(), guardian.fileno(), listener)
+    let_go_of_shell(front.fileno(), guardian.fileno(), listener, *options.descriptors)
     end = short_run.wait(pid, listener, front, journal)
     if end is not None:
         short_run.report(end, options, front)
@@ -158,13 +157,12 @@ def _take_over(
 
 def let_go_of_shell(*keep: int) -> None:
     """Give up what came from the shell: a pipe that the program closes must not stay open because of us."""
-    kept = {*keep, *held_descriptors()}
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
-        if fd not in kept:
+        if fd not in keep:
             os.dup2(null, fd)
     for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in kept:
+        if int(name) > 2 and int(name) not in keep:
             with suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
     os.chdir("/")

@@ -17,7 +17,7 @@ class Options:
     key; the run lasts until the last descendant has ended then. `with_arguments`: a report tells them, too.
     """
 
-    report_file: "ReportFile | None" = None  # `report`, once it was opened
+    files: "tuple[ReportFile, ...]" = ()  # opened for `report`, or for what the observer finds
 
     def __init__(
         self,
@@ -37,6 +37,15 @@ class Options:
         self.with_arguments = with_arguments
         self.watch = watch
         self.verbosity = verbosity
+
+    @property
+    def report_file(self) -> "ReportFile | None":
+        return None if self.report is None else self.files[0]
+
+    @property
+    def descriptors(self) -> set[int]:
+        """Of what is to be written in the end, and so is not to be closed."""
+        return {fd for file in self.files for fd in file.descriptors}
 
     @property
     def told(self) -> list[str]:
