@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -108,9 +109,29 @@ def unwritable() -> int:
     return os.open("/", os.O_PATH)
 
 
-@pytest.mark.parametrize(
-    "stderr", [full_pipe, nonblocking_full_pipe, full_socket, broken_pipe, full_disk, unwritable]
-)
+def stopped_terminal() -> int:
+    _, terminal = os.openpty()
+    termios.tcflow(terminal, termios.TCOOFF)  # as by ^S
+    return terminal
+
+
+def unread_terminal() -> int:
+    return os.openpty()[1]
+
+
+STREAMS = [
+    full_pipe,
+    nonblocking_full_pipe,
+    full_socket,
+    broken_pipe,
+    full_disk,
+    unwritable,
+    stopped_terminal,
+    unread_terminal,
+]
+
+
+@pytest.mark.parametrize("stderr", STREAMS)
 def test_it_never_fails_and_takes_a_moment_at_most(stderr: Callable[[], int]) -> None:
     fd = stderr()
     assert told(fd, *["text" * 5000] * 50) < 5  # seconds; each would wait for ever

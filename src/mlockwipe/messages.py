@@ -45,32 +45,49 @@ def say_as_it_is(text: str) -> None:
 
 def write(text: str) -> None:
     """Write whole lines to the descriptor. What is not taken in time is lost."""
-    data = text.encode(errors="backslashreplace")
-    deadline = monotonic() + (0.0 if _Reader.is_slow else _PATIENCE)
     with suppress(OSError):
-        flags = 0 if stat.S_ISREG(os.fstat(_STDERR).st_mode) else os.RWF_NOWAIT
-        poll = select.poll()
-        poll.register(_STDERR, select.POLLOUT)
-        while data:
-            ready = poll.poll(max(0.0, deadline - monotonic()) * 1000)
-            written = _write_now(data[:_PIECE], flags) if ready else 0
-            _Reader.is_slow = not written
-            if _Reader.is_slow and monotonic() >= deadline:
-                return
-            data = data[written:]
+        mode = os.fstat(_STDERR).st_mode
+        fd = _opened_anew() if stat.S_ISCHR(mode) else _STDERR
+        try:
+            _write(fd, text.encode(errors="backslashreplace"), 0 if stat.S_ISREG(mode) else os.RWF_NOWAIT)
+        finally:
+            if fd != _STDERR:
+                os.close(fd)
 
 
-def _write_now(data: bytes, flags: int) -> int:
+def _opened_anew() -> int:
+    """A terminal that is ready may have room for a part of a line only, and waits then. Not so if it was opened for
+    that, which needs the right to, as one has to one's own."""
+    try:
+        return os.open(f"/proc/self/fd/{_STDERR}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return _STDERR
+
+
+def _write(fd: int, data: bytes, flags: int) -> None:
+    deadline = monotonic() + (0.0 if _Reader.is_slow else _PATIENCE)
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    while data:
+        ready = poll.poll(max(0.0, deadline - monotonic()) * 1000)
+        written = _write_now(fd, data[:_PIECE], flags) if ready else 0
+        _Reader.is_slow = not written
+        if _Reader.is_slow and monotonic() >= deadline:
+            return
+        data = data[written:]
+
+
+def _write_now(fd: int, data: bytes, flags: int) -> int:
     """How much was written at once: others write there too, so that what was ready may be full again."""
     try:
-        return os.pwritev(_STDERR, [data], -1, flags)
+        return os.pwritev(fd, [data], -1, flags)
     except BlockingIOError:
         return 0
     except OSError as error:
         if error.errno not in _NO_NOWAIT:  # as of terminals, and of pipes before Linux 6.4
             raise
     try:
-        return os.write(_STDERR, data)
+        return os.write(fd, data)
     except BlockingIOError:
         return 0
 
