@@ -120,10 +120,13 @@ class ReportFile:
                 there = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
                 return None
-            if not stat.S_ISLNK(there.st_mode):
+            is_link = stat.S_ISLNK(there.st_mode)
+            is_plain = stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode)
+            if not is_plain and there.st_uid not in (0, os.geteuid()):
+                what = "link" if is_link else "pipe or device"
+                raise PermissionError(errno.EACCES, f"it is a {what} that another user has made")
+            if not is_link:
                 return there
-            if there.st_uid not in (0, os.geteuid()):
-                raise PermissionError(errno.EACCES, "it is a link that another user has made")
             path = os.readlink(self._name, dir_fd=self._directory)
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
 

@@ -91,16 +91,20 @@ for pid in range(os.getpid() - 50, os.getpid() + 50):
 
 
 @options
-def test_a_link_of_another_user_is_refused(options: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["link", "pipe or device"])
+def test_what_another_user_has_put_there_before_is_refused(options: list[str], kind: str, tmp_path: Path) -> None:
     if os.geteuid():
         pytest.skip("only root can make it")
     victim, link = tmp_path / "victim", tmp_path / "link"
     victim.write_text("precious")
-    link.symlink_to(victim)
+    if kind == "link":
+        link.symlink_to(victim)
+    else:
+        os.mkfifo(link)
     os.chown(link, nobody().pw_uid, nobody().pw_gid, follow_symlinks=False)
     done = run_bare([MLOCKWIPE, *options, str(link), "--", "touch", str(tmp_path / "ran")])
     assert done.status == 125
-    assert done.err == f"mlockwipe: the report {link} can't be written: it is a link that another user has made\n"
+    assert done.err == f"mlockwipe: the report {link} can't be written: it is a {kind} that another user has made\n"
     assert victim.read_text() == "precious"
     assert not (tmp_path / "ran").exists()
 
