@@ -115,13 +115,13 @@ def _is_keeper(pid: int, registered: Collection[int] = ()) -> bool:
         return pid in registered or (
             int(status["SigBlk"], 16) == _BLOCKED
             and int(procfs.stat_fields(pid)[3]) == pid  # its session
-            and not _has_descriptors(pid)
+            and _descriptors(pid) <= {"/dev/zero"}
         )
     except (FileNotFoundError, ProcessLookupError):
         return False
 
 
-def _has_descriptors(pid: int) -> bool:
+def _descriptors(pid: int) -> set[str]:
     with contextlib.suppress(PermissionError):  # of an undumpable program: it can't be known
-        return bool(procfs.descriptors(pid))
-    return False
+        return set(procfs.descriptors(pid))
+    return set()
