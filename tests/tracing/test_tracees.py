@@ -3,12 +3,10 @@
 
 import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -27,14 +25,14 @@ from mlockwipe.linux.wait import (
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Released
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import MASK, Injection
 from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.tracees import Tracees
 from tests.support.traced import child, go_on_until, stopped_child, subreaper
 
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
@@ -270,6 +268,16 @@ def test_a_helper_of_a_keeper_that_was_being_made_is_ended(tracees: Tracees, pol
             os.kill(helper, 0)
 
 
+def test_a_child_of_a_program_that_blocks_the_same_signals_is_no_helper(tracees: Tracees, policy: Recording) -> None:
+    with birth_of("fork", tracees, keeper=True) as (maker, newborn, _):
+        ptrace.set_signal_mask(newborn, MASK)
+        tracees.on_stop(TrapStop(newborn))
+        os.kill(maker.tid, signal.SIGKILL)
+        handle_end(tracees, maker.tid)
+        tracees.settle()
+        assert policy.of("welcome") == [(newborn, None)]
+
+
 def test_a_newborn_that_was_killed_in_its_first_stop_is_forgotten(tracees: Tracees, policy: Recording) -> None:
     with birth_of("fork", tracees) as (_, newborn, event):
         tracees.on_stop(TrapStop(newborn))
@@ -494,18 +502,3 @@ def test_a_keeper_that_is_woken_never_returns_to_user_space(tracees: Tracees, po
         assert procfs.stat_fields(keeper)[0] == "t"
         assert wait.look_for_stop(keeper) is None  # and nobody hears of it again
         assert policy.asked == []
-
-
-# -- set-user-ID programs
-
-
-@pytest.mark.parametrize(("mode", "found"), [(0o755, False), (0o4755, True), (0o2755, True)])
-def test_a_set_user_id_program_is_known_by_its_file(mode: int, found: bool, tmp_path: Path) -> None:
-    program = tmp_path / "sleep"
-    shutil.copy("/bin/sleep", program)
-    program.chmod(mode)
-    with child(lambda: os.execv(program, ["sleep", "1000"]), ptrace.O_TRACEEXEC) as pid:
-        while (stop := wait.look_for_stop(pid)) is None:
-            os.sched_yield()
-        assert isinstance(stop, EventStop)
-        assert setuid_program(pid) == (str(program) if found else None)

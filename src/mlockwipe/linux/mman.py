@@ -46,6 +46,7 @@ MADV_POPULATE_WRITE = 23
 MADV_DONTNEED_LOCKED = 24
 MADV_COLLAPSE = 25
 
+CSIGNAL = 0xFF  # the signal at the end, in the flags of clone(2)
 CLONE_VM = 0x100
 CLONE_FS = 0x200
 CLONE_FILES = 0x400

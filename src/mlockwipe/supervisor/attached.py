@@ -20,6 +20,7 @@ from time import monotonic
 
 from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
+from mlockwipe.linux.privileged_file import NONE, SET_ID, privilege_of
 from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal
@@ -33,7 +34,7 @@ from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.restart import restart_interrupted_call
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import GONE, Tracees, setuid_program
+from mlockwipe.tracing.tracees import GONE, Tracees
 
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
@@ -253,8 +254,8 @@ class Attached:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         program = _program(tgid)
-        self._report.counts.unprotected[program, reason] += 1
-        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")
+        kind = self._report.counts.not_protected(program, reason)
+        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", kind)
 
     def partly_protected(self, tgid: int, reason: str) -> None:
         self.not_protected(tgid, reason)
@@ -299,10 +300,12 @@ class Attached:
         now, the end of execve overwrites."""
         with contextlib.suppress(*GONE):
             task.space.stack_top = procfs.stack_top(task.tid)
-        if os.geteuid() != 0 and (program := setuid_program(task.tid)) is not None:
+        if os.geteuid() != 0 and (privilege := privilege_of(f"/proc/{task.tid}/exe")) != NONE:
+            program = procfs.executable(task.tid)
+            what = "is set-user-ID or set-group-ID" if privilege == SET_ID else "has file capabilities"
             self._say_once(
-                f"{program} is set-user-ID or set-group-ID and runs without that privilege: the kernel gives it "
-                "to no program that is traced by an ordinary user",
+                f"{program} {what} and runs without that privilege: the kernel gives it to no program that is traced "
+                "by an ordinary user",
                 program,
             )
         ptrace.interrupt(task.tid)
@@ -319,7 +322,7 @@ class Attached:
             try:
                 self._report.write(final=False)
             except OSError as error:
-                self._say_once(f"the report can't be written: {error}", "report")
+                self._say_once(f"the report can't be written: {error.strerror}", "report")
 
 
 def _program(pid: int) -> str:

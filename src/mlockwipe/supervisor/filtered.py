@@ -10,14 +10,14 @@ from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.supervisor.custody import Custody
-from mlockwipe.supervisor.launch import SETUID_SENTENCE
+from mlockwipe.supervisor.launch import lost_privilege
 from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.notified import NotifiedCalls
 from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.protection import Protection
 from mlockwipe.tracing.restart import restart_interrupted_call, restart_notified_call
 from mlockwipe.tracing.task import FilterTwo, Task, TaskState
-from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.tracees import Tracees
 from mlockwipe.tracing.trapped import TrappedCalls
 
 TYPE_CHECKING = False
@@ -135,9 +135,11 @@ class Filtered:
             space.record(self.tracees.journal)
 
     def executes(self, task: Task) -> None:
-        program = setuid_program(task.tid)
-        if program is not None and procfs.status_field(task.tid, "NoNewPrivs") == "1":
-            self._owner.say("setuid", SETUID_SENTENCE.format(program))
+        program = f"/proc/{task.tid}/exe"
+        if (sentence := lost_privilege(program, procfs.executable(task.tid))) is not None and (
+            procfs.status_field(task.tid, "NoNewPrivs") == "1"
+        ):
+            self._owner.say(sentence, sentence)
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         if pages:
@@ -154,6 +156,6 @@ class Filtered:
 
     def _say_unprotected(self, tgid: int, verdict: str, reason: str) -> None:
         program = procfs.executable(tgid)
-        self._counts.unprotected[program, reason] += 1
+        kind = self._counts.not_protected(program, reason)
         self.tracees.observer.not_protected(program)
-        self._owner.say(f"{program} {reason}", f"{program} (process {tgid}) {verdict}: {reason}")
+        self._owner.say(kind, f"{program} (process {tgid}) {verdict}: {reason}")

@@ -145,7 +145,10 @@ class NotifiedCalls:
             self._tracees.policy.not_protected(tgid, reason)
         else:
             self._counts.attached += len({process for _, process in seized.members})
-        return self._tracees.tasks.get(tid)
+        task = self._tracees.tasks.get(tid)
+        if task is not None:
+            self._tracees.policy.executes(task)  # of which nobody has heard, as it was not traced then
+        return task
 
     def _prepare(self, notification: seccomp.Notification, task: Task) -> None:
         """Stop the caller of a lock before it locks, prepare its process, and let it call again."""

@@ -52,7 +52,7 @@ class Protection:
             raise TaskGone(task.tid) from None
         except OSError as error:
             space.leave_unprotected(self._tracees.journal)
-            self._tracees.policy.not_protected(task.tgid, str(error))
+            self._tracees.policy.not_protected(task.tgid, error.strerror or str(error))
             return
         if needs_filter:
             self._has_got_filter(task, whole_process=keeper.whole_process)
@@ -86,7 +86,7 @@ class Protection:
             raise TaskGone(task.tid) from None
         except OSError as error:
             task.filter_two = FilterTwo.REFUSED
-            self._tracees.policy.not_protected(task.tgid, str(error))
+            self._tracees.policy.not_protected(task.tgid, error.strerror or str(error))
             return
         self._has_got_filter(task, whole_process=whole_process)
 

@@ -6,8 +6,6 @@ supervisor/attached.py for `attach`.
 """
 
 import contextlib
-import os
-import stat
 from collections import deque
 from time import monotonic
 
@@ -326,12 +324,3 @@ def _go_on(stop: Stop) -> None:
             ptrace.listen(stop.tid)
         else:
             ptrace.cont(stop.tid, stop.signal if isinstance(stop, SignalStop) else 0)
-
-
-def setuid_program(tid: int) -> str | None:
-    """The path of the program that a task executes, if its file would give it another user or group."""
-    try:
-        mode = os.stat(f"/proc/{tid}/exe").st_mode
-        return os.readlink(f"/proc/{tid}/exe") if mode & (stat.S_ISUID | stat.S_ISGID) else None
-    except OSError:
-        return None  # gone, or no right to look
