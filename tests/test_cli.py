@@ -23,7 +23,7 @@ from mlockwipe.verbs import kernel, kernel_module, lab
 from mlockwipe.verbs.parser import Verb
 from mlockwipe.verbs.run import VERB as RUN
 
-VERBS = ["run", "audit", "attach", "verify", "status", "lab", "kernel", "completion"]
+VERBS = ["run", "exec", "serve", "oci", "audit", "attach", "verify", "status", "lab", "kernel", "completion"]
 
 
 class Front(types.ModuleType):
@@ -62,7 +62,10 @@ def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "no verb given: it is one of run, audit, attach, verify, status, lab, kernel, completion"),
+        (
+            [],
+            "no verb given: it is one of " + ", ".join(VERBS),
+        ),
         ([""], "no verb given"),
         (["fun"], "there is no verb 'fun'"),
         (["--bogus"], "unrecognized arguments: --bogus"),

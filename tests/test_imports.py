@@ -19,12 +19,13 @@ SRC = Path(__file__).parents[1] / "src"
 MAY_IMPORT = {
     "__main__": "cli carriers contract lab",  # of any package: what `python -m` runs
     "cli": "verbs supervisor",
-    "verbs": "attach audit contract kernel lab requirements status supervisor verify_here",
+    "verbs": "attach audit containers contract kernel lab requirements status supervisor verify_here",
     "lab": "carriers contract kernel linux locked verify_here",
     "pytest_plugin": "audit",
     "verify_here": "carriers contract",
     "attach": "linux requirements supervisor",
     "audit": "linux memory supervisor tracing",
+    "containers": "linux memory",
     "status": "kernel linux requirements",
     "supervisor": "linux memory requirements tracing",
     "requirements": "linux",

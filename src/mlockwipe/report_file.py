@@ -64,8 +64,7 @@ class ReportFile:
             self._write_stream(data)
             return
         mode = self._mode()
-        temporary = f".mlockwipe-{os.urandom(8).hex()}"
-        fd = os.open(temporary, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
+        temporary, fd = self._temporary()
         try:
             with open(fd, "wb", buffering=0) as file:
                 with suppress(OSError):  # a file system without modes
@@ -87,7 +86,9 @@ class ReportFile:
             return
         there = self._find()
         if there is None:
-            os.close(os.open(self._name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory))
+            temporary, fd = self._temporary()
+            os.close(fd)
+            os.unlink(temporary, dir_fd=self._directory)
         elif stat.S_ISDIR(there.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         elif by_supervisor and not stat.S_ISREG(there.st_mode):
@@ -141,6 +142,11 @@ class ReportFile:
         if not stat.S_ISREG(there.st_mode) and not stat.S_ISLNK(there.st_mode):
             raise _no_regular_file()
         return there.st_mode & 0o777 if stat.S_ISREG(there.st_mode) and there.st_uid == os.geteuid() else 0o600
+
+    def _temporary(self) -> tuple[str, int]:
+        """A new file, at a name that nobody can guess."""
+        name = f".mlockwipe-{os.urandom(8).hex()}"
+        return name, os.open(name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
 
     def _write_stream(self, data: bytes) -> None:
         import select

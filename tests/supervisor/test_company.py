@@ -74,7 +74,7 @@ def test_it_is_process_1_of_a_pid_namespace_and_reaps() -> None:
     )
     unshare = ["unshare", "--pid", "--fork", "--mount-proc"]
     for source in (orphans, LOCK + orphans):
-        outcome = run_bare([*unshare, MLOCKWIPE, "run", "--", sys.executable, "-c", source])
+        outcome = run_bare([*unshare, MLOCKWIPE, "run", "-q", "--", sys.executable, "-c", source])
         assert outcome.status == 7, outcome.err
         assert outcome.out.endswith("True\n")
         assert outcome.err == ""

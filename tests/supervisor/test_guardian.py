@@ -16,7 +16,8 @@ from mlockwipe.linux import signals
 from mlockwipe.memory.filters import filter_one
 from mlockwipe.supervisor import guardian, launch, short_run
 from mlockwipe.supervisor.channel import Channel
-from mlockwipe.supervisor.guardian import _Left, guard, let_go_of_shell
+from mlockwipe.supervisor.custody import Entrusted
+from mlockwipe.supervisor.guardian import guard, let_go_of_shell
 from mlockwipe.supervisor.options import Options
 from tests.support.traced import child, descriptors, subreaper
 
@@ -189,13 +190,13 @@ def test_a_supervisor_that_dies_before_it_has_started_anything_has_no_heir(
 
 
 def test_it_keeps_the_files_of_each_keeper_until_that_is_gone() -> None:
-    left = _Left()
+    left = Entrusted()
     listener, *files = (os.open("/dev/null", os.O_RDONLY) for _ in range(4))
-    left.take(("program", "17", [listener]))
-    left.take(("keeper", "18", files))
+    left._take("program", "17", [listener])
+    left._take("keeper", "18", files)
     assert (left.program, left.listener, left.files) == (17, listener, {18: files})
-    left.take(("gone", "19", []))  # of which nobody has heard
-    left.take(("gone", "18", []))
+    left._take("gone", "19", [])  # of which nobody has heard
+    left._take("gone", "18", [])
     assert left.files == {}
     for fd in files:
         with pytest.raises(OSError, match=os.strerror(errno.EBADF)):

@@ -440,7 +440,7 @@ def test_without_room_for_the_program_itself_it_says_so_too(monkeypatch: pytest.
 
     monkeypatch.setattr(os, "fork", refused)
     with pytest.raises(launch.NotStarted, match="no more processes can be made here") as said:
-        launch.start(["/bin/true"], b"", set())
+        launch.start(["/bin/true"], b"", set(), os.getpid())
     assert said.value.status == 125
 
 
@@ -480,3 +480,25 @@ def test_a_nested_run_of_no_command_is_127() -> None:
     outcome = run_supervised([MLOCKWIPE, "run", "--", "no-such-command"])
     assert outcome.status == 127
     assert outcome.err.endswith("mlockwipe: no-such-command: command not found\n")
+
+
+@pytest.mark.parametrize("name", ["LISTEN_PID", "WATCHDOG_PID"])
+def test_what_a_service_manager_gave_to_it_is_for_the_program(name: str) -> None:
+    outcome = run_bare(
+        ["sh", "-c", f'export {name}=$$; exec "$@"', "sh", MLOCKWIPE, "run", "--", "sh", "-c", f"echo ${name} $$"]
+    )
+    named, program = outcome.out.split()
+    assert named == program
+
+
+def test_what_is_for_another_process_stays_so() -> None:
+    outcome = run_supervised(["sh", "-c", "echo $LISTEN_PID"], env={"LISTEN_PID": "1"})
+    assert outcome.result == (0, "1\n")
+
+
+@pytest.mark.needs_pid_namespace
+def test_process_1_says_once_what_it_does_not_survive() -> None:
+    command = ["unshare", "--pid", "--fork", "--mount-proc", MLOCKWIPE, "run"]
+    assert "this is process 1 of a container" in run_bare([*command, "--", "true"]).err
+    assert run_bare([*command, "-q", "--", "true"]).err == ""
+    assert run_bare([MLOCKWIPE, "run", "--", "true"], env={"INVOCATION_ID": "1"}).err == ""

@@ -13,6 +13,7 @@ _pointer = ctypes.c_void_p
 # Both leave the interpreter's lock to the other threads: the one waits for a vfork child, the other never
 # returns.
 _clone = function("clone", ctypes.c_int, _pointer, _pointer, ctypes.c_int, _pointer, sleeps=True)
+_unshare = function("unshare", ctypes.c_int, ctypes.c_int)
 _sleeping_syscall = function("syscall", ctypes.c_long, *([ctypes.c_long] * 7), sleeps=True)
 
 
@@ -29,3 +30,8 @@ def raw_fork(exit_signal: int) -> int:
 def exit_thread() -> None:
     """End the calling thread alone, by exit(2). Does not return."""
     _sleeping_syscall(_SYS_EXIT, 0, 0, 0, 0, 0, 0)
+
+
+def unshare(namespaces: int) -> None:
+    """Leave the given namespaces for new ones, CLONE_NEWPID for the children (unshare(2))."""
+    checked(_unshare(namespaces), f"unshare({namespaces:#x})")

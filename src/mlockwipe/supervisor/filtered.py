@@ -8,8 +8,8 @@ from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
-from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.ranges import RangeSet
+from mlockwipe.supervisor.custody import Custody
 from mlockwipe.supervisor.launch import lost_privilege
 from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.notified import NotifiedCalls
@@ -36,16 +36,11 @@ class Owner(Protocol):
     def stopped(self, tid: int, by: int | None) -> None:
         """A task was stopped by a job-control signal, or continued (None)."""
 
-    def entrust(self, keeper: Keeper) -> None:
-        """There is a new keeper."""
-
-    def keeper_gone(self, pid: int) -> None:
-        """A keeper has done its work."""
-
 
 class Filtered:
-    """The policy of tracing for them. `strict`: a lock that can't be protected is refused. `unmap`: releases by a
-    living process are wiped, too."""
+    """The policy of tracing for them. `inherited_filters`: how many they had before filter one. `strict`: a lock that
+    can't be protected is refused. `unmap`: releases by a living process are wiped, too.
+    """
 
     birth_filter = FilterTwo.YES
 
@@ -53,21 +48,24 @@ class Filtered:
         self,
         listener: int,
         owner: Owner,
+        custody: Custody,
         observer: Observer,
         counts: Counts,
         journal: Journal,
         save_area: SaveArea,
         *,
+        inherited_filters: int,
         strict: bool,
         unmap: bool,
     ) -> None:
         self._owner = owner
+        self._custody = custody
         self._counts = counts
         self._strict = strict
         self._unmap = unmap
         self.tracees = Tracees(self, observer, journal)
         self._trapped = TrappedCalls(self.tracees, counts, save_area)
-        self._protection = Protection(self.tracees, owner.entrust, unmap=unmap)
+        self._protection = Protection(self.tracees, custody.entrust, inherited_filters, unmap=unmap)
         self.notified = NotifiedCalls(
             listener, self.tracees, self._trapped, self._protection, counts, owner.say, strict=strict
         )
@@ -145,7 +143,7 @@ class Filtered:
         if pages:
             self._counts.wiped[cause] += pages
         if keeper is not None:
-            self._owner.keeper_gone(keeper)
+            self._custody.keeper_gone(keeper)
 
     def not_protected(self, tgid: int, reason: str) -> None:
         program = procfs.executable(tgid)

@@ -12,6 +12,7 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
+from mlockwipe.linux.read_file import read_file
 from mlockwipe.memory.filters import filter_one
 from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, supervisor_above
 from mlockwipe.supervisor import guardian, launch
@@ -42,6 +43,8 @@ def run(options: Options) -> int:
         status, sentence = launch.execute(options.command)
         _say(options, sentence, always=True)
         return status
+    if (weakness := _killed_with_it()) is not None:
+        _say(options, weakness)
     if options.report is not None:
         from mlockwipe.report_file import ReportFile
 
@@ -201,3 +204,26 @@ def _say(options: Options, text: str, *, always: bool = False) -> None:
         from mlockwipe.messages import tell
 
         tell(text)
+
+
+def _killed_with_it() -> str | None:
+    """A sentence for what a service manager or a container runtime has started, and may kill as a whole."""
+    if os.getpid() == 1:
+        return (
+            "this is process 1 of a container: what kills the container kills mlockwipe with it, and leaves the "
+            "locked memory; outside of it, `mlockwipe serve` survives that"
+        )
+    if "INVOCATION_ID" not in os.environ or not _is_systemd(os.getppid()):
+        return None
+    notify = "; Type=notify needs NotifyAccess=all" if "NOTIFY_SOCKET" in os.environ else ""
+    return (
+        "this is a service of systemd: what kills all of it kills mlockwipe with it, and leaves the locked memory; "
+        f"`mlockwipe exec` in place of `run` survives that{notify}"
+    )
+
+
+def _is_systemd(pid: int) -> bool:
+    try:
+        return read_file(f"/proc/{pid}/comm") == b"systemd\n"
+    except OSError:
+        return False

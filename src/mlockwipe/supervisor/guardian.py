@@ -15,27 +15,11 @@ from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
 from mlockwipe.suppress import suppress
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.supervisor.custody import Entrusted
+
 DEFECT = "this is a defect of mlockwipe, please report it:"  # and a traceback: nothing else that is said has lines
-
-
-class _Left:
-    """What the supervisor has entrusted to the guardian."""
-
-    def __init__(self) -> None:
-        self.listener = -1
-        self.program = 0
-        self.files: dict[int, list[int]] = {}  # of each keeper: mem, pagemap, maps
-
-    def take(self, message: tuple[str, str, list[int]]) -> None:
-        word, rest, fds = message
-        if word == "program":
-            self.program = int(rest)
-            (self.listener,) = fds
-        elif word == "keeper":
-            self.files[int(rest)] = fds
-        elif word == "gone":
-            for fd in self.files.pop(int(rest), []):
-                os.close(fd)
 
 
 def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
@@ -64,12 +48,13 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     let_go_of_shell(front.fileno(), ours.fileno(), *options.descriptors)
     import resource  # here, while the supervisor starts the program
 
+    from mlockwipe.supervisor.custody import Entrusted
+
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
     prctl.set_undumpable()
-    left = _Left()
-    while (message := ours.receive()) is not None:
-        left.take(message)
+    left = Entrusted()
+    left.take_all(ours)
     _, status = os.waitpid(supervisor, 0)
     if status == 0 or left.listener == -1:
         return
@@ -102,7 +87,7 @@ def _supervise(
     save_area: SaveArea,
 ) -> None:
     try:
-        pid, listener, child = launch.start(options.command, filter_one, signal_mask)
+        pid, listener, child = launch.start(options.command, filter_one, signal_mask, front_pid)
         guardian.send("program", pid, fds=(listener,))
         # A group of its own, in the shell's session: a group whose members have no parent there is orphaned, and the
         # kernel does not let the terminal stop it. The front leaves as well before the program runs, which may be
@@ -132,7 +117,7 @@ def _supervise(
 
 def _take_over(
     options: Options,
-    left: _Left,
+    left: "Entrusted",
     front: Channel,
     front_pid: int,
     journal: Journal,

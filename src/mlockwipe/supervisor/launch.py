@@ -31,11 +31,11 @@ class NotStarted(Exception):
         self.status = status
 
 
-def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple[int, int, Channel]:
+def start(command: list[str], filter_one: bytes, signal_mask: set[int], front_pid: int) -> tuple[int, int, Channel]:
     """A child under filter one, which becomes the command at `go`: its pid, the listener, and the channel to it.
 
-    NotStarted when that can't be done. The child inherits all that this process has from the shell: descriptors,
-    process group, working directory.
+    `front_pid`: the process that it stands for. NotStarted when that can't be done. The child inherits all that this
+    process has from the shell: descriptors, process group, working directory.
     """
     ours, childs = Channel.pair()
     try:
@@ -44,7 +44,7 @@ def start(command: list[str], filter_one: bytes, signal_mask: set[int]) -> tuple
         raise NotStarted(125, why_no_process(error)) from None
     if pid == 0:
         ours.close()
-        _become(command, filter_one, signal_mask, childs)
+        _become(command, filter_one, signal_mask, front_pid, childs)
     childs.close()
     try:
         _probe_ptrace(pid)
@@ -94,7 +94,7 @@ def _probe_ptrace(pid: int) -> None:
         raise NotStarted(125, NO_PTRACE) from None
 
 
-def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channel: Channel) -> None:
+def _become(command: list[str], filter_one: bytes, signal_mask: set[int], front_pid: int, channel: Channel) -> None:
     """In the child. Does not return."""
     try:
         channel.receive()
@@ -109,10 +109,19 @@ def _become(command: list[str], filter_one: bytes, signal_mask: set[int], channe
         os.close(listener)
         channel.receive()
         signals.change_mask(signals.SIG_SETMASK, signal_mask)
+        _take_the_place_of(front_pid)
         status, sentence = execute(command)
         channel.send("failed", status, sentence)
     finally:
         os._exit(125)
+
+
+def _take_the_place_of(front_pid: int) -> None:
+    """Sockets and a watchdog are for the process that a service manager names, which is the front
+    (sd_listen_fds(3), sd_watchdog_enabled(3))."""
+    for name in ("LISTEN_PID", "WATCHDOG_PID"):
+        if os.environ.get(name) == str(front_pid):
+            os.environ[name] = str(os.getpid())
 
 
 def execute(command: list[str]) -> tuple[int, str]:

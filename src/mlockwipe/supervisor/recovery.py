@@ -4,7 +4,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from mlockwipe.linux import procfs, ptrace
@@ -25,8 +25,28 @@ _PF_EXITING = 4  # in the flags of stat
 _EVERYTHING: list[Range] = [(0, TASK_SIZE)]
 
 
-def recover(journal: Journal, files: dict[int, list[int]]) -> int:
-    """Wipe what the keepers among our children hold, and end them: the number of pages.
+Tasks = Callable[[], Iterable[int]]  # the processes that may be of the dead supervisor
+
+
+def descendants() -> list[int]:
+    """All of ours."""
+    return _descendants(os.getpid())
+
+
+def filtered() -> list[int]:
+    """All processes under a seccomp filter that nobody traces."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                status = procfs.Status(int(name))
+                if status["Seccomp"] == "2" and status["TracerPid"] == "0":
+                    found.append(int(name))
+    return found
+
+
+def recover(journal: Journal, files: dict[int, list[int]], tasks: Tasks = descendants) -> int:
+    """Wipe what the keepers among `tasks` hold, and end them: the number of pages.
 
     `files` has mem, pagemap and maps of the keepers that the supervisor had told of. One that is not in the journal
     was being made when the supervisor died; of its program everything anonymous is wiped.
@@ -34,12 +54,12 @@ def recover(journal: Journal, files: dict[int, list[int]]) -> int:
     deadline = time.monotonic() + _PATIENCE
     quiet = 0
     while quiet < 2 and time.monotonic() < deadline:  # twice: between two signs of its death a task shows none
-        quiet = 0 if _somebody_is_dying() else quiet + 1
+        quiet = 0 if _somebody_is_dying(tasks) else quiet + 1
         time.sleep(0.001)
     ranges = journal.entries()
     pages = 0
     registered = ranges.keys() | files.keys()
-    for keeper in [child for child in procfs.children(os.getpid()) if _is_keeper(child, registered)]:
+    for keeper in [task for task in tasks() if _is_keeper(task, registered)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
         drain_page_batches()
         with contextlib.suppress(OSError):
@@ -75,9 +95,9 @@ def _call(keeper: int, name: str, argument: int) -> int:
     return result
 
 
-def _somebody_is_dying() -> bool:
-    """Whether a descendant has been killed and is not dead yet, or a keeper is still on its way back to sleep."""
-    for pid in _descendants(os.getpid()):
+def _somebody_is_dying(tasks: Tasks) -> bool:
+    """Whether one of them has been killed and is not dead yet, or a keeper is still on its way back to sleep."""
+    for pid in tasks():
         try:
             status = procfs.Status(pid)
             flags = int(procfs.stat_fields(pid)[6])

@@ -14,8 +14,8 @@ import signal
 from mlockwipe.linux import prctl, procfs, seccomp, signalfd, signals, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
-from mlockwipe.memory.keeper import Keeper
 from mlockwipe.supervisor.channel import Channel
+from mlockwipe.supervisor.custody import Custody
 from mlockwipe.supervisor.filtered import Filtered
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.report import Report
@@ -45,7 +45,6 @@ class Supervisor:
     ) -> None:
         self._listener = listener
         self._front: Channel | None = front
-        self._guardian = guardian
         self._journal = journal
         self._report = report
         self._program = program
@@ -64,7 +63,16 @@ class Supervisor:
         seccomp.wake_synchronously(listener)
         observer = Unobserved() if options.watch is None else options.watch(self.say)
         self._filtered = Filtered(
-            listener, self, observer, report.counts, journal, save_area, strict=options.strict, unmap=options.unmap
+            listener,
+            self,
+            Custody(guardian),
+            observer,
+            report.counts,
+            journal,
+            save_area,
+            inherited_filters=int(procfs.status_field(os.getpid(), "Seccomp_filters")),
+            strict=options.strict,
+            unmap=options.unmap,
         )
         self._tracees = self._filtered.tracees
 
@@ -212,13 +220,3 @@ class Supervisor:
             os.kill(self._front_pid, signal.SIGCONT)
         if by is not None:
             os.kill(self._front_pid, by if by in signals.STOPPING else signal.SIGSTOP)
-
-    def entrust(self, keeper: Keeper) -> None:
-        """Give the guardian what shows a keeper's memory, which it could not open itself if it is undumpable."""
-        if self._guardian is not None:
-            files = keeper.files
-            self._guardian.send("keeper", keeper.pid, fds=(files.memory, files.pagemap, files.maps))
-
-    def keeper_gone(self, pid: int) -> None:
-        if self._guardian is not None:
-            self._guardian.send("gone", pid)

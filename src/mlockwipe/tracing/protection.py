@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Giving an address space its keeper, and a process filter two, while one of its tasks is stopped."""
 
-import os
 from collections.abc import Callable
 
 from mlockwipe.linux import procfs
@@ -13,19 +12,21 @@ from mlockwipe.tracing.tracees import GONE, Tracees
 
 
 class Protection:
-    """`entrust`: gets each new keeper, once its process can go on. `unmap`: whether filter two stops releases."""
+    """`entrust`: gets each new keeper, once its process can go on. `inherited_filters`: how many seccomp filters a
+    process has that the program did not add, but for filter one. `unmap`: whether filter two stops releases."""
 
     def __init__(
         self,
         tracees: Tracees,
         entrust: Callable[[Keeper], None],
+        inherited_filters: int,
         *,
         unmap: bool,
     ) -> None:
         self._tracees = tracees
         self._entrust = entrust
         self._filter_two = filter_two(unmap=unmap)
-        self._inherited_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
+        self._inherited_filters = inherited_filters
 
     def protect(self, task: Task, like: Keeper | None = None) -> None:
         """Give the address space of a stopped task its keeper. `like`: that of the parent, after a fork.

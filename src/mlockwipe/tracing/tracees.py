@@ -39,6 +39,7 @@ else:
 
 GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _SOON = 0.05  # seconds, by which the event of a newborn's maker has come
+_LATER = 0.1  # seconds from one look at a program whose keeper was killed to the next
 
 
 class Policy(Protocol):
@@ -130,10 +131,15 @@ class Tracees:
 
     def settle(self) -> float | None:
         """To be called when there are no more events, and again after so many seconds, should none come by then."""
-        if not self._newborn:
-            return None
-        self._adopt_lost()
-        return _SOON
+        if self._newborn:
+            self._adopt_lost()
+        # Killed with its keeper, process 1 of a PID namespace gives its memory up and then waits for the keeper's
+        # end, with nothing for us to see (zap_pid_ns_processes in kernel/pid_namespace.c).
+        for keeper in list(self._halted):
+            self._release_if_halted(self.keepers[keeper])
+        if self._newborn:
+            return _SOON
+        return _LATER if self._halted else None
 
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)

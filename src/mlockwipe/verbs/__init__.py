@@ -13,6 +13,9 @@ from mlockwipe.verbs.parser import Parser, Verb
 # In the order of `mlockwipe --help`. Each module has its verb as VERB.
 VERBS = {
     "run": "mlockwipe.verbs.run",
+    "exec": "mlockwipe.verbs.exec",
+    "serve": "mlockwipe.verbs.serve",
+    "oci": "mlockwipe.verbs.oci",
     "audit": "mlockwipe.verbs.audit",
     "attach": "mlockwipe.verbs.attach",
     "verify": "mlockwipe.verbs.verify",
