@@ -24,16 +24,17 @@ class ReportFile:
     """A file that is found to be writable before the work begins, and replaced as a whole after it; or stdout.
 
     Raises Refused, in both. Until it is written, a file of that name keeps its content. `by_supervisor`: others wait
-    for whoever writes. A device or a pipe is refused then, and nobody is waited for without end.
+    for whoever writes. A device or a pipe is refused then, and nobody is waited for without end. `creates`: an empty
+    file is there at once, which shows best that it can be made.
     """
 
-    def __init__(self, path: str, *, by_supervisor: bool = False) -> None:
+    def __init__(self, path: str, *, by_supervisor: bool = False, creates: bool = True) -> None:
         self._path = path
         self._patience = 10_000 if by_supervisor else None  # milliseconds for the reader of a stream
         self._directory = self._stream = -1
         self._name = ""
         try:
-            self._open(by_supervisor)
+            self._open(by_supervisor, creates)
         except OSError as error:
             raise self._refused(error) from None
 
@@ -64,7 +65,8 @@ class ReportFile:
             self._write_stream(data)
             return
         mode = self._mode()
-        temporary, fd = self._temporary()
+        temporary = f".mlockwipe-{os.urandom(8).hex()}"
+        fd = os.open(temporary, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
         try:
             with open(fd, "wb", buffering=0) as file:
                 with suppress(OSError):  # a file system without modes
@@ -79,16 +81,15 @@ class ReportFile:
 
     # -- at the start -------------------------------------------------------------------------------------------
 
-    def _open(self, by_supervisor: bool) -> None:
+    def _open(self, by_supervisor: bool, creates: bool) -> None:
         standard = 1 if self._path == STDOUT else _standard_stream(self._path)
         if standard is not None:
             self._stream = os.dup(standard)
             return
         there = self._find()
         if there is None:
-            temporary, fd = self._temporary()
-            os.close(fd)
-            os.unlink(temporary, dir_fd=self._directory)
+            if creates:
+                os.close(os.open(self._name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory))
         elif stat.S_ISDIR(there.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         elif by_supervisor and not stat.S_ISREG(there.st_mode):
@@ -142,11 +143,6 @@ class ReportFile:
         if not stat.S_ISREG(there.st_mode) and not stat.S_ISLNK(there.st_mode):
             raise _no_regular_file()
         return there.st_mode & 0o777 if stat.S_ISREG(there.st_mode) and there.st_uid == os.geteuid() else 0o600
-
-    def _temporary(self) -> tuple[str, int]:
-        """A new file, at a name that nobody can guess."""
-        name = f".mlockwipe-{os.urandom(8).hex()}"
-        return name, os.open(name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory)
 
     def _write_stream(self, data: bytes) -> None:
         import select

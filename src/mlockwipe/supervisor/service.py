@@ -176,7 +176,7 @@ class _Connection:
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in request.name)[:128]
         path = f"{os.path.abspath(self._options.reports)}/{name.lstrip('.')}-{os.getpid()}.json"
         try:
-            return ReportFile(path, by_supervisor=True)
+            return ReportFile(path, by_supervisor=True, creates=False)
         except Refused as refused:
             say(str(refused))
             return None
