@@ -41,6 +41,7 @@ def say_as_it_is(text: str) -> None:
         write(text)
     else:
         sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def write(text: str) -> None:

@@ -24,16 +24,17 @@ class ReportFile:
     """A file that is found to be writable before the work begins, and replaced as a whole after it; or stdout.
 
     Raises Refused, in both. Until it is written, a file of that name keeps its content. `by_supervisor`: others wait
-    for whoever writes. A device or a pipe is refused then, and nobody is waited for without end.
+    for whoever writes. A device or a pipe is refused then, and nobody is waited for without end. `creates`: an empty
+    file is there at once, which shows best that it can be made.
     """
 
-    def __init__(self, path: str, *, by_supervisor: bool = False) -> None:
+    def __init__(self, path: str, *, by_supervisor: bool = False, creates: bool = True) -> None:
         self._path = path
         self._patience = 10_000 if by_supervisor else None  # milliseconds for the reader of a stream
         self._directory = self._stream = -1
         self._name = ""
         try:
-            self._open(by_supervisor)
+            self._open(by_supervisor, creates)
         except OSError as error:
             raise self._refused(error) from None
 
@@ -80,14 +81,15 @@ class ReportFile:
 
     # -- at the start -------------------------------------------------------------------------------------------
 
-    def _open(self, by_supervisor: bool) -> None:
+    def _open(self, by_supervisor: bool, creates: bool) -> None:
         standard = 1 if self._path == STDOUT else _standard_stream(self._path)
         if standard is not None:
             self._stream = os.dup(standard)
             return
         there = self._find()
         if there is None:
-            os.close(os.open(self._name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory))
+            if creates:
+                os.close(os.open(self._name, _NEVER_WAIT | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._directory))
         elif stat.S_ISDIR(there.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         elif by_supervisor and not stat.S_ISREG(there.st_mode):

@@ -196,8 +196,8 @@ def execute(command: list[str], path: str | None, wish: Wish) -> int:
         code = filter_one()
     except ImportError:
         raise Refused(NO_LIBSECCOMP) from None
-    if (sentence := launch.lost_by_command(command[0])) is not None:
-        tell(sentence)
+    if (lost := launch.lost_by_command(command[0])) is not None:
+        tell(lost)
     with _connect(path or SOCKET) as connection:
         try:
             if not has_capability(CAP_SYS_ADMIN):

@@ -14,7 +14,7 @@ import signal
 from mlockwipe.linux import prctl, procfs, seccomp, signalfd, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
-from mlockwipe.messages import tell
+from mlockwipe.messages import say
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.custody import Custody, Entrusted
 from mlockwipe.supervisor.filtered import Filtered
@@ -145,7 +145,7 @@ class Outside:
         try:
             self._report.write(final=True)
         except OSError as error:
-            _say(self._request, f"the report can't be written: {error}")
+            _say(self._request, f"the report can't be written: {error.strerror}")
 
     # -- as the owner of what is traced -------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class Outside:
 
 
 def _say(request: Request, text: str) -> None:
-    tell(f"{request.name}: {text}")
+    say(f"{request.name}: {text}")
 
 
 def filters_before(pid: int) -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import procfs, signalfd
-from mlockwipe.messages import tell
+from mlockwipe.messages import say
 from mlockwipe.report_file import ReportFile
 from mlockwipe.supervisor import handover, outside
 from mlockwipe.supervisor.handover import BadMessage, Request
@@ -99,7 +99,7 @@ class _Service:
                 except OSError as error:
                     refusal = f"no process can be made for it: {error.strerror}"
             if refusal is not None:
-                tell(f"a connection of user {user} is refused: {refusal}")
+                say(f"a connection of user {user} is refused: {refusal}")
                 connection.settimeout(0)
                 handover.answer(connection, refusal)
                 return
@@ -133,7 +133,7 @@ def _in_child(connection: socket.socket, options: ServeOptions) -> None:
         _Connection(connection, options).supervise()
         status = 0
     except BaseException as error:
-        tell(f"this is a defect of mlockwipe, please report it: {error!r}")
+        say(f"this is a defect of mlockwipe, please report it: {error!r}")
     finally:
         os._exit(status)
 
@@ -153,12 +153,12 @@ class _Connection:
             if request.asks:
                 request = replace(request, pid=peer)  # it can't know its pid here, if its PID namespace is another
         except BadMessage as bad:
-            tell(f"a connection of user {user} is refused: {bad}")
+            say(f"a connection of user {user} is refused: {bad}")
             handover.answer(self._connection, str(bad))
             return
         refusal = _why_not(request, peer, user)
         if refusal is not None:
-            tell(f"{request.name} is refused: {refusal}")
+            say(f"{request.name} is refused: {refusal}")
             handover.answer(self._connection, refusal)
             return
         try:
@@ -174,11 +174,11 @@ class _Connection:
         if self._options.reports is None:
             return None
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in request.name)[:128]
-        path = f"{self._options.reports}/{name.lstrip('.')}-{os.getpid()}.json"
+        path = f"{os.path.abspath(self._options.reports)}/{name.lstrip('.')}-{os.getpid()}.json"
         try:
-            return ReportFile(path, by_supervisor=True)
-        except Refused as refusal:  # the program comes first
-            tell(str(refusal))
+            return ReportFile(path, by_supervisor=True, creates=False)
+        except Refused as refused:
+            say(str(refused))
             return None
 
 
