@@ -249,6 +249,17 @@ def stat_fields(pid: int) -> list[str]:
         return stat.read().rpartition(")")[2].split()
 
 
+_PF_IO_WORKER, _PF_USER_WORKER = 0x10, 0x4000  # include/linux/sched.h; the second since Linux 6.4, for vhost as well
+
+
+def works_for_kernel(tid: int) -> bool:
+    """Whether a thread of a process is one of the kernel's own, as io_uring makes them: it never is in user space."""
+    try:
+        return bool(int(stat_fields(tid)[6]) & (_PF_IO_WORKER | _PF_USER_WORKER))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def stack_top(pid: int) -> int:
     """The address where the stack of a process began at exec, 0 without the right to know (startstack in stat)."""
     return int(stat_fields(pid)[25])

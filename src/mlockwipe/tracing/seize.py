@@ -42,6 +42,8 @@ def _seize_threads(tgid: int, seized: Seized, options: int) -> None:
     while new := [tid for tid in procfs.tasks(tgid) if tid not in seen]:
         seen.update(new)
         for tid in new:
+            if tid != tgid and procfs.works_for_kernel(tid):
+                continue  # it can be stopped, but executes no call for us, and ends with the process
             _seize(tid, tgid, seized, options)
 
 
