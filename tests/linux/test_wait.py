@@ -374,3 +374,23 @@ def test_an_exec_that_was_taken_too_soon_is_still_reported_when_somebody_has_ask
     with child(signal.pause, 0):
         assert wait.have_children()
         assert wait.look() is taken
+
+
+def test_an_end_that_is_put_off_hides_no_other_and_is_reported_in_the_end() -> None:
+    with child(lambda: None) as first, child(lambda: None) as second:
+        for pid in first, second:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        wait.put_off(first, lambda: [first, second])
+        try:
+            assert wait.is_put_off(first)
+            found = wait.look(sleep=True)
+            assert isinstance(found, End)
+            assert found.tid == second
+            wait.reap(second)
+            assert wait.look() is None
+            assert wait.have_children()
+        finally:
+            wait.report_again(first)
+        found = wait.look()
+        assert isinstance(found, End)
+        assert found.tid == first

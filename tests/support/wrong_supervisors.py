@@ -15,6 +15,7 @@ from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.memory import wipe
 from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.mappings import KernelMappings
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range, RangeSet
@@ -88,13 +89,13 @@ def wipes_frames() -> None:
         begin(self, family)
         members.setdefault(self.family, weakref.WeakSet()).add(self)
 
-    def wipe_frames(self: AddressSpace, ranges: RangeSet) -> int:
+    def wipe_frames(self: AddressSpace, ranges: RangeSet, journal: Journal, *, patient: bool = True) -> int:
         for start, end in list(ranges) if self.held else []:
             for page in range(start, min(end, start + (1 << 24)), PAGE_SIZE):
                 for other in members[self.family]:
                     if other is not self and other.held and _frame(other, page) == _frame(self, page) != 0:
                         os.pwrite(other.held.files.memory, bytes(PAGE_SIZE), page)
-        return right(self, ranges)
+        return right(self, ranges, journal, patient=patient)
 
     AddressSpace.__init__ = init  # type: ignore[method-assign]
     AddressSpace.wipe = wipe_frames  # type: ignore[method-assign]

@@ -11,7 +11,10 @@ _RUN = (sys.executable, "-P", "-m", "mlockwipe", "run", "--quiet", "--")
 _IN_SWAP = "what is in swap is not resident: the kernel frees what it keeps of it in the swap cache as it is"
 _IN_A_PIPE = "no unprivileged process can see that a pipe still refers to a page"
 
+_NOT_TOLD = "before Linux 6.8 nobody can tell which pages I/O refers to"
+
 _LIMITS = {
+    "W1-registered-buffers": _NOT_TOLD,
     "W5-io-uring-madvise": "a request of io_uring is no system call, so no filter sees it",
     "W11-truncated": "the page is released by whoever truncates the file, not by a call of the program",
     "W12-child-swapped": _IN_SWAP,
@@ -20,6 +23,8 @@ _LIMITS = {
     "W12-child-copy-refused": "Linux 6.1 copies a page before it asks whether there is room, and frees the copy",
     "W13-collapse": "the kernel gives the small pages back when it has copied them into a huge one",
     "W13-copied-after-fork": "the kernel gives the huge page back when it has copied all of it to small ones",
+    "L6-direct-munmap": _NOT_TOLD,
+    "L6-io-uring-unmapped": _NOT_TOLD,
     "L6-tcp-zerocopy": "no unprivileged process can see that a socket still refers to a page",
     "L6-vmsplice-sigkill": _IN_A_PIPE,
     "L6-vmsplice-munmap": _IN_A_PIPE,

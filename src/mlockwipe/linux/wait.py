@@ -10,6 +10,10 @@ Source: ptrace(2), include/uapi/linux/{wait,ptrace}.h, Linux 6.18.
 
 import os
 
+TYPE_CHECKING = False  # typing takes longer to import than the rest of this file
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
 WALL = 0x40000000  # __WALL: children of every kind, threads and those without an exit signal included
 
 EVENT_FORK = 1
@@ -147,6 +151,8 @@ def _decode_stop(found: os.waitid_result) -> Stop:
     return SyscallStop(tid) if number == _SYSCALL else SignalStop(tid, number)
 
 
+_put_off: set[int] = set()  # whose ends are not to be reported yet
+_others: "Callable[[], Iterable[int]]" = tuple  # whose ends are
 _taken_too_soon: list[Stop] = []  # execs that were waited for in place of a stop of the task that had the tid before
 
 
@@ -157,6 +163,8 @@ def look(*, sleep: bool = False) -> Stop | End | None:
     """
     if _taken_too_soon:
         return _taken_too_soon.pop()
+    if _put_off:
+        return _look_past_them()
     found = os.waitid(os.P_ALL, 0, _LOOK_AT_ALL if sleep else _LOOK_AT_ALL | os.WNOHANG)
     if found is None:
         return None
@@ -165,6 +173,41 @@ def look(*, sleep: bool = False) -> Stop | End | None:
     if found.si_code in _ENDS:
         return End(found.si_pid, found.si_status, found.si_code)
     return _decode_stop(found)
+
+
+def _look_past_them() -> Stop | End | None:
+    """As `look`, without the ends that are put off, which the kernel would show again and again."""
+    stop = look_for_stop()
+    if stop is not None:
+        return stop
+    for tid in _others():
+        if tid in _put_off:
+            continue
+        try:
+            found = os.waitid(os.P_PID, tid, os.WEXITED | os.WNOWAIT | os.WNOHANG | WALL)
+        except ChildProcessError:
+            continue
+        if found is not None:
+            return End(found.si_pid, found.si_status, found.si_code)
+    return None
+
+
+def put_off(tid: int, others: "Callable[[], Iterable[int]]") -> None:
+    """Have `look` not report an end that it has reported, until `report_again`.
+
+    `others`: who else may end meanwhile.
+    """
+    global _others
+    _put_off.add(tid)
+    _others = others
+
+
+def report_again(tid: int) -> None:
+    _put_off.discard(tid)
+
+
+def is_put_off(tid: int) -> bool:
+    return tid in _put_off
 
 
 def look_for_stop(tid: int | None = None) -> Stop | None:

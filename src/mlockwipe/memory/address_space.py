@@ -2,9 +2,11 @@
 """An address space under supervision: its states, who uses it, and what happens to it at a call and at its end."""
 
 import contextlib
+import errno
 from collections.abc import Iterable
 
-from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
+from mlockwipe.linux.mman import MADV_DONTFORK, PROT_READ, PROT_WRITE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.memory import in_flight, wipe
 from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, span, vector
@@ -15,6 +17,7 @@ from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return
 from mlockwipe.memory.undo import Saved
+from mlockwipe.memory.wipe import Run
 
 _LARGE = 16 << 20
 _ONLY_RELEASING = frozenset(("munmap", "munlock", "munlockall", "madvise"))
@@ -88,7 +91,7 @@ class CallUnderWay:
         self.call = call
         self.change = Change()
         self.places: list[tuple[int, int]] = []
-        self.saved: Saved | None = None
+        self.saved: Saved | in_flight.Aside | None = None
         self.wiped_pages = 0
         self.failure: OSError | None = None
 
@@ -112,6 +115,14 @@ class AddressSpace:
         self._asked = False
         self.program_break: int | None = None  # not known before the first brk(2) that was stopped
         self.stack_top = 0  # 0 when it is not known, for an undumpable process
+        self.has_rings = False  # of io_uring or native AIO
+        self.has_direct_files = False
+        self._asked_for_io = False
+        self.aside = RangeSet()  # released by calls, and still referred to by I/O
+        self.in_flight = RangeSet()  # the same at its end: what `wipe` has left
+        self._moving_aside = 0  # calls under way
+        self._sieve: in_flight.Sieve | None = None
+        self._has_no_sieve = False
         self.family = family or Family()
         self.family.members += 1
         self.family.forked |= family is not None
@@ -248,6 +259,8 @@ class AddressSpace:
         runs = list(wipe.sensitive_pages(held.files, parts))
         if not runs:
             return
+        if self._may_start_io(held) and self._move_aside(held, under_way, runs):
+            return
         forked = self.family.forked
         self._part_from_relatives()
         ranges = [run for _, run in runs]
@@ -276,6 +289,8 @@ class AddressSpace:
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
         finally:
+            if isinstance(saved, in_flight.Aside):
+                self._let_go_aside(saved, call)
             if saved is not None:
                 saved.discard()
         if call.name == "munlock":
@@ -289,8 +304,110 @@ class AddressSpace:
     def abandon(self, under_way: CallUnderWay) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
         if under_way.saved is not None:
-            under_way.saved.discard()
+            if isinstance(under_way.saved, in_flight.Aside):
+                self._moving_aside -= 1
+            under_way.saved.discard()  # what was moved aside counts as sensitive since then
         self.sensitive.apply(Change(added=under_way.change.removed))
+
+    # -- I/O that outlasts a call -------------------------------------------------------------------------------
+
+    @property
+    def may_move_aside(self) -> bool:
+        """Whether there are places that only the ranges tell of, which the journal has to have."""
+        return self._sieve is not None
+
+    def _may_start_io(self, held: Held) -> bool:
+        """Whether I/O may go on in it while a task releases memory.
+
+        That is looked for once; what comes later, filter two tells.
+        """
+        if self._asked_for_io:
+            return self.has_rings or (self.has_direct_files and len(self.tids) > 1)
+        self._asked_for_io = True
+        self.has_rings |= bool(in_flight.rings(held.files))
+        self.has_direct_files |= in_flight.has_direct_file(next(iter(self.tids)))
+        return self._may_start_io(held)
+
+    def _move_aside(self, held: Held, under_way: CallUnderWay, runs: list[Run]) -> bool:
+        """Move what a call releases out of its way, for I/O may refer to it. False where it has to be wiped at once.
+
+        OSError where neither can be.
+        """
+        sieve = self._ask_sieve(held)
+        if sieve is None:
+            if self.has_rings:
+                raise OSError(errno.EBUSY, "I/O may still refer to them, and this kernel does not tell")
+            return False
+        locked = RangeSet(held.mappings.locked()) if self.sensitive.inherited else RangeSet([(0, TASK_SIZE)])
+        self._open_room(sieve, [run for _, run in runs])
+        aside = in_flight.Aside(held.keeper, sieve)
+        shut = under_way.call.name in ("munmap", "brk", "mremap")
+        aside.move([run for _, run in runs], locked, shut=shut)
+        under_way.saved = aside
+        self._moving_aside += 1
+        for place in aside.moved:
+            self.sensitive.ranges.add(*place)
+        under_way.wiped_pages = sum((end - start) // PAGE_SIZE for start, end in aside.moved)
+        return True
+
+    def _let_go_aside(self, aside: in_flight.Aside, call: Call) -> None:
+        """A call is done: of what was moved aside, it has released what was not brought back."""
+        self._moving_aside -= 1
+        places = aside.let_go(stays=call.name in ("madvise", "process_madvise"))
+        for place in aside.moved:
+            self._forget_aside(*place)
+        for start, end in places:
+            self.sensitive.ranges.add(start, end)
+            self.aside.add(start, end)
+        self.wipe_aside()
+
+    def _forget_aside(self, start: int, end: int) -> None:
+        """Nothing is mapped there any more."""
+        self.aside.remove(start, end)
+        if not self.sensitive.future:  # or whatever comes there will be locked
+            self.sensitive.ranges.remove(start, end)
+
+    def wipe_aside(self) -> None:
+        """Wipe what calls have released, but for what I/O still refers to."""
+        held = self.held
+        if held is None or (sieve := self._ask_sieve(held)) is None:
+            return
+        self._part_from_relatives()
+        places = [part for place in self.aside for part in held.mappings.mapped(*place)]
+        for start, end in places:
+            try:
+                _, left = sieve.wipe(start, end)
+            except OSError:
+                continue  # of a kind that it does not know: at the end of the process
+            done = RangeSet([(start, end)])
+            for low, high in left:
+                done.remove(low, high)
+                in_flight.call_in(held.keeper, "madvise", low, high - low, MADV_DONTFORK)
+            for low, high in done:
+                in_flight.call_in(held.keeper, "munmap", low, high - low)
+                self._forget_aside(low, high)
+        if self._moving_aside:
+            return
+        if not self.aside and sieve.room is not None:
+            room = sieve.room
+            sieve.close_room()
+            self._forget_aside(*room)
+        else:
+            sieve.keep_room()
+
+    def _open_room(self, sieve: in_flight.Sieve, runs: list[Range]) -> None:
+        """Before anything is moved there, the guardian has to know of it."""
+        if sieve.room is not None:
+            self._forget_aside(*sieve.room)
+        self.sensitive.ranges.add(*sieve.open_room(max(end - start for start, end in runs)))
+
+    def _ask_sieve(self, held: Held) -> in_flight.Sieve | None:
+        if self._sieve is None and not self._has_no_sieve:
+            try:
+                self._sieve = in_flight.Sieve(held.keeper)
+            except OSError:
+                self._has_no_sieve = True
+        return self._sieve
 
     # -- its end ------------------------------------------------------------------------------------------------
 
@@ -301,21 +418,66 @@ class AddressSpace:
             # alone from now on, there is nobody any more who could leave references to shared pages behind
             self.family.forked = self.family.members > 1
 
-    def wipe(self, ranges: RangeSet) -> int:
+    def wipe(self, ranges: RangeSet, journal: Journal, *, patient: bool = True) -> int:
         """No task of the program uses this memory any more: wipe `ranges` of it. The number of pages.
 
-        OSError when a page can't be written.
+        What I/O still refers to is left, and is `in_flight` then. `patient`: so is that of which it can't be known,
+        as long as the rings have anything in flight. OSError when a page can't be written.
         """
         for start, end in ranges:
             self.family.legacy.add(start, end)
         held = self.held
         if held is None or not ranges:
             return 0
-        in_flight.end_in_flight(held.files, held.keeper.worker.call)
+        # A forked child has the mappings of its parent's rings, whose requests are not its own.
+        has_rings = self.has_rings or self.aside or (not self.sensitive.inherited and in_flight.rings(held.files))
         runs = list(wipe.sensitive_pages(held.files, ranges))
         shared = self.family.members > 1
         self._part_from_relatives()
-        return wipe.clear(held.keeper, runs, dying=True, shared=shared)
+        pages = 0
+        self.in_flight = RangeSet()
+        if has_rings:
+            pages, runs = self._wipe_by_sieve(held, runs, journal)
+            if runs:
+                in_flight.end_native(held.files, held.keeper.worker.call)
+                if patient and in_flight.any_in_flight(held.files):
+                    for _, run in runs:
+                        self.in_flight.add(*run)
+                    return pages
+        return pages + wipe.clear(held.keeper, runs, dying=True, shared=shared)
+
+    def _wipe_by_sieve(self, held: Held, runs: list[Run], journal: Journal) -> tuple[int, list[Run]]:
+        """Wipe dying memory, but for what I/O refers to.
+
+        The number of pages, and the runs of which it can't be known.
+        """
+        sieve = self._ask_sieve(held)
+        if sieve is None or not runs:
+            return 0, runs
+        for ring in in_flight.rings(held.files):
+            if ring.name == in_flight.RING:
+                # Nobody uses it any more; but as long as it is mapped it is there, and holds its registered buffers.
+                with contextlib.suppress(OSError):
+                    in_flight.call_in(held.keeper, "munmap", ring.start, ring.end - ring.start)
+        with contextlib.suppress(OSError):
+            self._open_room(sieve, [run for _, run in runs])
+            self.record(journal)
+        pages = 0
+        unknown = []
+        for vma, (start, end) in runs:
+            try:
+                if vma.inode:
+                    raise OSError(errno.EINVAL, "a private mapping of a file")
+                if not vma.writable:
+                    in_flight.call_in(held.keeper, "mprotect", start, end - start, PROT_READ | PROT_WRITE)
+                more, left = sieve.wipe(start, end)
+            except OSError:
+                unknown.append((vma, (start, end)))
+            else:
+                pages += more
+                for part in left:
+                    self.in_flight.add(*part)
+        return pages, unknown
 
     def release(self, journal: Journal) -> None:
         """Give the memory back."""

@@ -7,6 +7,8 @@ stopped. Filter two is added to a process at its first lock: from then on the ca
 stop it for its tracer.
 """
 
+import os
+
 from mlockwipe.linux.arch import ABIS, Abi
 from mlockwipe.linux.libseccomp import (
     RET_TRACE,
@@ -15,6 +17,7 @@ from mlockwipe.linux.libseccomp import (
     compile_filter,
     differs,
     equal,
+    equal_int,
     has_flag,
 )
 from mlockwipe.linux.mman import (
@@ -29,8 +32,14 @@ from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
 
 # The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
-# back by an argument that prctl(2) ignores, or it would have to answer its own notification.
-OWN_PRCTL = 0x6D6C6F63
+# back by an argument that prctl(2) ignores, or it would have to answer its own notification. It marks mlock2(2), too,
+# by which it locks again what it has moved out of the way of a call.
+OWN_PRCTL = OWN_MLOCK2 = 0x6D6C6F63
+
+# What begins I/O that may refer to memory while that is released.
+MAKES_RING = frozenset(("io_setup", "io_uring_setup"))
+OPENS_DIRECTLY = frozenset(("open", "openat", "openat2", "fcntl", "fcntl64"))
+_F_SETFL = 4
 
 RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
 
@@ -41,7 +50,8 @@ def filter_one() -> bytes:
 
     def rules(abi: Abi) -> list[Rule]:
         return [
-            *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
+            *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlockall")),
+            (RET_USER_NOTIF, "mlock2", (differs(3, OWN_MLOCK2),)),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             # to say why they fail
@@ -64,11 +74,17 @@ def filter_two(*, unmap: bool) -> bytes:
             # a child that is not traced would get ENOSYS from every call that this filter traces
             (RET_TRACE, "clone", (has_flag(0, CLONE_UNTRACED),)),
             (RET_TRACE, "clone3", ()),
+            *((RET_TRACE, call, ()) for call in MAKES_RING),
         ]
+        setting = (equal_int(1, _F_SETFL), has_flag(2, os.O_DIRECT))
         releasing: list[Rule] = [
             *((RET_TRACE, call, ()) for call in ("munmap", "mremap", "brk", "shmat", "process_madvise")),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
             *((RET_TRACE, "madvise", (equal(2, advice),)) for advice in RELEASING_ADVICE),
+            (RET_TRACE, "open", (has_flag(1, os.O_DIRECT),)),
+            (RET_TRACE, "openat", (has_flag(2, os.O_DIRECT),)),
+            (RET_TRACE, "openat2", ()),
+            *((RET_TRACE, call, setting) for call in OPENS_DIRECTLY & abi.numbers.keys() if call.startswith("fcntl")),
         ]
         return unlocking + releasing if unmap else unlocking
 

@@ -19,7 +19,7 @@ class KernelMappings:
         self._stack_top = stack_top
 
     def mapped(self, start: int, end: int) -> Iterator[Range]:
-        """The parts of [start, end) where anything is mapped."""
+        """The parts of [start, end) where anything is mapped, one for each mapping."""
         for vma in procfs.vmas(self._files.maps, start, end):
             yield max(start, vma.start), min(end, vma.end)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.wait import TaskGone
+from mlockwipe.memory import in_flight
 from mlockwipe.memory.filters import filter_two
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.tracing.task import FilterTwo, Task
@@ -45,6 +46,7 @@ class Protection:
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             if like is None:
                 space.stack_top = procfs.stack_top(task.tid)
+                space.has_rings = in_flight.has_ring(task.tid)
             if needs_filter:
                 self._mark(task, FilterTwo.PERHAPS)
             keeper = Keeper.create(task.tid, status, self._filter_two if needs_filter else None, like)

@@ -23,6 +23,7 @@ from mlockwipe.linux.wait import (
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.in_flight import PATIENCE
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import end_task
 from mlockwipe.memory.ranges import RangeSet
@@ -40,6 +41,7 @@ else:
 GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _SOON = 0.05  # seconds, by which the event of a newborn's maker has come
 _LATER = 0.1  # seconds from one look at a program whose keeper was killed to the next
+_MOST_OFTEN, _LEAST_OFTEN = 0.002, 1.0  # seconds from one look at I/O in flight to the next
 
 
 class Policy(Protocol):
@@ -89,6 +91,7 @@ class Tracees:
         self.keepers: dict[int, AddressSpace] = {}
         self._halted: set[int] = set()  # keepers in their exit stop
         self._newborn: dict[int, float] = {}  # in their first stop, since when; the event of their maker is to come
+        self._awaiting_io: dict[AddressSpace, _Wait] = {}
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
 
     # -- tasks --------------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ class Tracees:
             stop = wait.look_for_stop()  # every stop comes before any end
             if stop is None:
                 self._on_end(found)
-                return found
+                return None if wait.is_put_off(found.tid) else found
             found = stop
         self.on_stop(found)
         return None
@@ -140,9 +143,10 @@ class Tracees:
         # end, with nothing for us to see (zap_pid_ns_processes in kernel/pid_namespace.c).
         for keeper in list(self._halted):
             self._release_if_halted(self.keepers[keeper])
-        if self._newborn:
-            return _SOON
-        return _LATER if self._halted else None
+        waits = [_SOON] * bool(self._newborn) + [_LATER] * bool(self._halted)
+        if self._awaiting_io:
+            waits.append(self._look_at_io())
+        return min(waits, default=None)
 
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)
@@ -273,7 +277,7 @@ class Tracees:
             if all(self.tasks[other].tgid != task.tgid for other in space.tids):
                 self.observer.gone(task.tgid)
             if not space.tids:
-                self._release(space, task.tgid, end.cause)
+                self._release(space, task.tgid, end.cause, end.tid)
             elif space.held is not None:
                 self._release_if_halted(space)
 
@@ -283,6 +287,9 @@ class Tracees:
         self._halted.discard(pid)
         space.leave_unprotected(self.journal)
         self.policy.not_protected(self._process_of(space), "its keeper was killed")
+        waiting = self._awaiting_io.pop(space, None)
+        if waiting is not None:
+            self._report_end(waiting)
 
     def _release_if_halted(self, space: AddressSpace) -> None:
         """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
@@ -291,30 +298,118 @@ class Tracees:
         (zap_pid_ns_processes in kernel/pid_namespace.c).
         """
         assert space.held is not None
+        if space in self._awaiting_io and not space.tids:
+            return  # it is being released
         if space.held.keeper.pid in self._halted and not procfs.have_memory(space.tids):
             tgid = self._process_of(space)
             for tid in list(space.tids):
                 self._forget(tid)
             self._release(space, tgid, "SIGKILL")
 
-    def _release(self, space: AddressSpace, tgid: int, cause: str) -> None:
-        """The last task of an address space is gone: wipe it, and give it back whatever comes of that."""
+    def _release(self, space: AddressSpace, tgid: int, cause: str, tid: int = 0) -> None:
+        """The last task of an address space is gone, `tid` if it has ended: wipe it, and give it back in any case.
+
+        What I/O still refers to has to wait, and so has whoever waits for the end of `tid`, for a while.
+        """
         self.observer.ended(space, cause)
-        pages, keeper = 0, space.held.keeper.pid if space.held else None
+        self._awaiting_io.pop(space, None)
+        keeper = space.held.keeper.pid if space.held else None
+        waiting = _Wait(tgid, cause, tid)
+        # Of a dead one without a keeper the kernel tells nothing any more.
+        known = space.sensitive.ranges
+        with contextlib.suppress(OSError):
+            known = known if keeper is None else self.policy.sensitive(space, keeper)
+        if not self._wipe(space, known, waiting):
+            self._give_back(space, waiting)
+            return
+        space.record(self.journal)
+        self._awaiting_io[space] = waiting
+        if tid:
+            wait.put_off(tid, self._all_children)
+
+    def _wipe(self, space: AddressSpace, ranges: RangeSet, waiting: "_Wait") -> bool:
+        """Whether I/O still refers to any of it."""
         try:
-            # Of a dead one without a keeper the kernel tells nothing any more.
-            known = space.sensitive.ranges if keeper is None else self.policy.sensitive(space, keeper)
-            pages = space.wipe(known)
+            waiting.pages += space.wipe(ranges, self.journal, patient=not waiting.is_over)
         except OSError as error:
-            reason = f"pages released by {cause} could not be wiped: {error.strerror or error}"
-            self.policy.not_protected(tgid, reason)
-        finally:
-            space.release(self.journal)
+            reason = f"pages released by {waiting.cause} could not be wiped: {error.strerror or error}"
+            self.policy.not_protected(waiting.tgid, reason)
+            return False
+        return bool(space.in_flight)
+
+    def _give_back(self, space: AddressSpace, waiting: "_Wait") -> None:
+        keeper = space.held.keeper.pid if space.held else None
+        space.release(self.journal)
         if keeper is not None:
             self._ended.append((space.stack_top, space.family))
             del self.keepers[keeper]
             self._halted.discard(keeper)
-        self.policy.released(space, keeper, tgid, cause, pages)
+        self.policy.released(space, keeper, waiting.tgid, waiting.cause, waiting.pages)
+
+    # -- I/O in flight ------------------------------------------------------------------------------------------
+
+    def await_io(self, space: AddressSpace) -> None:
+        """A call has released memory that I/O still refers to."""
+        self._awaiting_io[space] = _Wait(self._process_of(space), "", 0)
+
+    def _look_at_io(self) -> float:
+        """Wipe what I/O does not refer to any more. When to look again, in seconds."""
+        for space, waiting in list(self._awaiting_io.items()):
+            if monotonic() < waiting.due:
+                continue
+            waiting.look_later()
+            if space.tids:
+                with contextlib.suppress(OSError):
+                    space.wipe_aside()
+                if not space.aside or space.held is None:
+                    del self._awaiting_io[space]
+                space.record(self.journal)
+            elif not self._wipe(space, space.in_flight, waiting):
+                del self._awaiting_io[space]
+                self._give_back(space, waiting)
+                self._report_end(waiting)
+                return 0
+            elif waiting.is_over and wait.is_put_off(waiting.tid):
+                reason = "memory that it has released is wiped only when I/O that still refers to it is done"
+                self.policy.not_protected(waiting.tgid, reason)
+                self._report_end(waiting)
+                return 0
+        return max(0.0, min((waiting.due for waiting in self._awaiting_io.values()), default=0.0) - monotonic())
+
+    def _report_end(self, waiting: "_Wait") -> None:
+        """Nothing keeps the end of a process from its parent any more."""
+        wait.report_again(waiting.tid)
+
+    def _all_children(self) -> list[int]:
+        found = [*self.tasks, *self.keepers, *self._newborn]
+        with contextlib.suppress(OSError):
+            found += procfs.children(os.getpid())
+        return found
+
+
+class _Wait:
+    """For I/O that refers to memory which a process has released.
+
+    At its end: by `cause`, and `tid` was its last task, 0 if that lives on.
+    """
+
+    def __init__(self, tgid: int, cause: str, tid: int) -> None:
+        self.tgid = tgid
+        self.cause = cause
+        self.tid = tid
+        self.pages = 0
+        self._since = monotonic()
+        self.due = self._since + _MOST_OFTEN
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been long enough for those who wait for the process."""
+        return monotonic() - self._since > PATIENCE
+
+    def look_later(self) -> None:
+        """Wait the longer, the longer it takes."""
+        now = monotonic()
+        self.due = now + min(max((now - self._since) / 4, _MOST_OFTEN), _LEAST_OFTEN)
 
 
 def _go_on(stop: Stop) -> None:

@@ -13,6 +13,7 @@ from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode
+from mlockwipe.memory.filters import MAKES_RING, OPENS_DIRECTLY
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.sensitive import Change, given_up, return_matters
 from mlockwipe.tracing.counts import Counts
@@ -49,6 +50,10 @@ class TrappedCalls:
             return
         if call.name in ("clone", "clone3"):
             _clear_untraced(task, call)
+        elif call.name in MAKES_RING:
+            space.has_rings = True
+        elif call.name in OPENS_DIRECTLY:
+            space.has_direct_files = True
         elif not space.sensitive.ranges:
             space.program_break = None  # not followed while there is nothing to protect
         elif self._begin_trapped(task, call):
@@ -87,6 +92,8 @@ class TrappedCalls:
             )
         if under_way is not None and under_way.wiped_pages:
             self._counts.wiped[call.name] += under_way.wiped_pages
+        if space.may_move_aside:
+            space.record(self._tracees.journal)
         return under_way
 
     def returned(self, task: Task) -> None:
@@ -96,11 +103,13 @@ class TrappedCalls:
         under_way, task.under_way = task.under_way, None
         if under_way is None:
             return
-        change = Change()
+        space, change = task.space, Change()
         try:
-            change = task.space.end(under_way, result)
-            if under_way.may_add(result):
-                task.space.record(self._tracees.journal)
+            change = space.end(under_way, result)
+            if under_way.may_add(result) or space.may_move_aside:
+                space.record(self._tracees.journal)
+            if space.aside:
+                self._tracees.await_io(space)
         except OSError as error:
             self._not_protected(
                 task, f"what came of {under_way.call.name} could not be found out: {error.strerror or error}"

@@ -10,12 +10,14 @@ from collections.abc import Callable
 
 from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
-from mlockwipe.contract.pattern import is_painted
-from mlockwipe.contract.program import PAGE, PAGES, READ_WRITE, SIZE, Program
-from mlockwipe.contract.steps import open_ring, sleeping_threads
+from mlockwipe.contract.pattern import is_painted, is_zero, paint
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.steps import grown_heap, open_ring, sleeping_threads
+from mlockwipe.contract.task_states import state
 from mlockwipe.linux import aio, mm, mman
+from mlockwipe.suppress import suppress
 
-MANY = 512  # pages: 2 MiB, which a disk needs some time for
+MANY = 1024  # pages: 4 MiB, which a disk needs some time for
 PREVIOUS = b"previous" * (PAGE // 8)  # what the file holds before
 PART = 32 * PAGE
 PARTS = [(first, PART, first) for first in range(0, MANY * PAGE, PART)]
@@ -121,6 +123,112 @@ def io_uring_sigkill(program: Program) -> None:
 @case("L6", "io-uring-exit", KEPT, "exit during io_uring writes", shows=False)
 def io_uring_exit(program: Program) -> None:
     _dies_while_writing(program, _uring(program), lambda _: os._exit(0), all_arrives=False)
+
+
+@case("L6", "io-uring-unmapped", KEPT, "SIGKILL during io_uring writes, the ring is not mapped any more", shows=False)
+def io_uring_unmapped(program: Program) -> None:
+    def write(fd: int, at: int) -> None:
+        ring = open_ring(program, len(PARTS))
+        ring.submit_writes(fd, _from(at))
+        ring.unmap()
+
+    _dies_while_writing(program, write, _kill, all_arrives=False)
+
+
+# The program lives on, and releases what it writes from: what was begun is done, as if it had not.
+
+
+def _releases_while_writing(
+    program: Program, write: Writer, release: Callable[[int], object], make: Callable[[], int]
+) -> None:
+    """Start writes of a secret with `write(fd, address)` and give it up by `release(address)`, three times over."""
+    for _ in range(3):
+        fd = _disk_file(program)
+        at = make()
+        write(fd, at)
+        release(at)
+        _, _, other = _content()
+        program.unharmed(f"{other} pages of the file are neither old nor new", other == 0)
+        os.close(fd)
+
+
+def _unmap(at: int) -> None:
+    mm.munmap(at, MANY * PAGE)
+
+
+@case("L6", "aio-munmap", KEPT, "munmap during native AIO", shows=False)
+def aio_munmap(program: Program) -> None:
+    _releases_while_writing(program, _aio, _unmap, lambda: program.secret(MANY))
+
+
+@case("L6", "aio-map-fixed", KEPT, "MAP_FIXED over it during native AIO", shows=False)
+def aio_map_fixed(program: Program) -> None:
+    def release(at: int) -> None:
+        mm.mmap(at, MANY * PAGE, READ_WRITE, PRIVATE | mman.MAP_FIXED)
+
+    _releases_while_writing(program, _aio, release, lambda: program.secret(MANY))
+
+
+@case("L6", "aio-mremap-onto", KEPT, "mremap onto it during native AIO", shows=False)
+def aio_mremap_onto(program: Program) -> None:
+    def release(at: int) -> None:
+        other = mm.mmap(0, MANY * PAGE, READ_WRITE, PRIVATE)
+        mm.mremap(other, MANY * PAGE, MANY * PAGE, mman.MREMAP_MAYMOVE | mman.MREMAP_FIXED, at)
+
+    _releases_while_writing(program, _aio, release, lambda: program.secret(MANY))
+
+
+@case("L6", "aio-brk", KEPT, "a heap that shrinks during native AIO", shows=False)
+def aio_brk(program: Program) -> None:
+    def make() -> int:
+        at = grown_heap(MANY * PAGE)
+        mm.mlock(at, MANY * PAGE)
+        paint(at, MANY)
+        return at
+
+    _releases_while_writing(program, _aio, mm.brk, make)
+
+
+@case("L6", "aio-dontneed-locked", KEPT, "MADV_DONTNEED_LOCKED during native AIO", shows=False)
+def aio_dontneed_locked(program: Program) -> None:
+    def release(at: int) -> None:
+        if error := refused(mm.madvise, at, MANY * PAGE, mman.MADV_DONTNEED_LOCKED):
+            program.cannot(f"this kernel has no MADV_DONTNEED_LOCKED ({error}; Linux 5.18)")
+        program.check("the range reads as zeros", is_zero(at, MANY), True)
+
+    _releases_while_writing(program, _aio, release, lambda: program.secret(MANY))
+
+
+@case("L6", "io-uring-munmap", KEPT, "munmap during io_uring writes", shows=False)
+def io_uring_munmap(program: Program) -> None:
+    _releases_while_writing(program, _uring(program), _unmap, lambda: program.secret(MANY))
+
+
+@case("L6", "registered-buffers", KEPT, "io_uring writes unmapped pages that it has been told to keep", shows=False)
+def registered_buffers(program: Program) -> None:
+    at = program.secret()
+    ring = open_ring(program, 1)
+    try:
+        ring.register(at, SIZE)
+    except OSError as error:
+        program.cannot(f"buffers can't be registered: {error.strerror}")
+    mm.munmap(at, SIZE)
+    fd = os.open("file", os.O_RDWR | os.O_CREAT, 0o600)
+    program.check("the write", ring.write_registered(fd, at, SIZE), SIZE)
+    _arrives(program, os.pread(fd, SIZE, 0))
+
+
+@case("L6", "direct-munmap", KEPT, "munmap while another thread is in a direct write", shows=False)
+def direct_munmap(program: Program) -> None:
+    def write(fd: int, at: int) -> None:
+        secret = (ctypes.c_char * (MANY * PAGE)).from_address(at)
+        thread = threading.Thread(target=os.pwrite, args=(fd, secret, 0))
+        thread.start()
+        with suppress(FileNotFoundError):  # it is done already
+            while thread.is_alive() and state(os.getpid(), thread.native_id) != "D":
+                os.sched_yield()
+
+    _releases_while_writing(program, write, _unmap, lambda: program.secret(MANY))
 
 
 # A thread in a direct write

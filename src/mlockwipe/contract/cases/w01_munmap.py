@@ -3,12 +3,14 @@
 
 import os
 import threading
+import time
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.foreign_abi import LOW, MLOCK, MUNMAP, X32_MLOCK, X32_MUNMAP, call_x32, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.steps import open_ring
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
@@ -216,6 +218,21 @@ def compaction(program: Program) -> None:
         program.cannot(f"compaction can't be asked for: {error.strerror}")
     program.intact("the secret", at)
     mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W1", "registered-buffers", WIPED, "io_uring holds the unmapped pages, and lets go of them later")
+def registered_buffers(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    ring = open_ring(program, 1)
+    try:
+        ring.register(at, SIZE)
+    except OSError as error:
+        program.cannot(f"buffers can't be registered: {error.strerror}")
+    mm.munmap(at, SIZE)
+    ring.unregister()
+    time.sleep(0.5)
     program.look()
 
 
