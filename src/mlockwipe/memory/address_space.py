@@ -324,9 +324,13 @@ class AddressSpace:
         if self._asked_for_io:
             return self.has_rings or (self.has_direct_files and len(self.tids) > 1)
         self._asked_for_io = True
-        self.has_rings |= bool(in_flight.rings(held.files))
+        self.has_rings |= self._maps_own_rings(held)
         self.has_direct_files |= in_flight.has_direct_file(next(iter(self.tids)))
         return self._may_start_io(held)
+
+    def _maps_own_rings(self, held: Held) -> bool:
+        """A forked child has the mappings of its parent's rings, too, whose requests are not its own."""
+        return not self.sensitive.inherited and bool(in_flight.rings(held.files))
 
     def _move_aside(self, held: Held, under_way: CallUnderWay, runs: list[Run]) -> bool:
         """Move what a call releases out of its way, for I/O may refer to it. False where it has to be wiped at once.
@@ -341,7 +345,8 @@ class AddressSpace:
         locked = RangeSet(held.mappings.locked()) if self.sensitive.inherited else RangeSet([(0, TASK_SIZE)])
         self._open_room(sieve, [run for _, run in runs])
         aside = in_flight.Aside(held.keeper, sieve)
-        shut = under_way.call.name in ("munmap", "brk", "mremap")
+        unmaps = under_way.call.name in ("munmap", "brk", "mremap")
+        shut = unmaps and not any(vma.inode for vma, _ in runs)  # of a file the kernel refuses it
         aside.move([run for _, run in runs], locked, shut=shut)
         under_way.saved = aside
         self._moving_aside += 1
@@ -429,8 +434,7 @@ class AddressSpace:
         held = self.held
         if held is None or not ranges:
             return 0
-        # A forked child has the mappings of its parent's rings, whose requests are not its own.
-        has_rings = self.has_rings or self.aside or (not self.sensitive.inherited and in_flight.rings(held.files))
+        has_rings = self.has_rings or self.aside or self._maps_own_rings(held)
         runs = list(wipe.sensitive_pages(held.files, ranges))
         shared = self.family.members > 1
         self._part_from_relatives()

@@ -22,6 +22,7 @@ from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.privileged_file import NONE, SET_ID, privilege_of
 from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
+from mlockwipe.memory import in_flight
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper
@@ -80,6 +81,7 @@ class Attached:
             space = AddressSpace()
             space.family.forked = True  # before our time, for all we know
             space.stack_top = procfs.stack_top(pid)
+            space.has_rings = in_flight.has_ring(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise NotAttached("does not exist") from None
         seized = seize_sharing(pid, *family, options=OPTIONS)

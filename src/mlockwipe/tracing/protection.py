@@ -46,7 +46,6 @@ class Protection:
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             if like is None:
                 space.stack_top = procfs.stack_top(task.tid)
-                space.has_rings = in_flight.has_ring(task.tid)
             if needs_filter:
                 self._mark(task, FilterTwo.PERHAPS)
             keeper = Keeper.create(task.tid, status, self._filter_two if needs_filter else None, like)
@@ -65,9 +64,12 @@ class Protection:
                 space.sensitive.ranges.add(start, end)
 
     def entrust(self, task: Task) -> None:
-        """Hand out what shows the memory of a keeper that was made for this task."""
-        if (held := task.space.held) is not None:
+        """Hand out what shows the memory of a keeper that was made for this task, which goes on by now."""
+        space = task.space
+        if (held := space.held) is not None:
             self._entrust(held.keeper)
+            if not space.sensitive.inherited:
+                space.has_rings |= in_flight.has_ring(task.tid)
 
     def add_filter(self, task: Task) -> None:
         """Add filter two to the process of a stopped task, if it is not there. TaskGone as in `protect`."""
