@@ -22,11 +22,23 @@ from mlockwipe.memory.ranges import Range, RangeSet
 PAGE = mm.PAGE_SIZE
 
 
+_open: list[Ring] = []
+
+
+@pytest.fixture(autouse=True)
+def no_rings_left() -> Iterator[None]:
+    """Other tests take this process for a program, too."""
+    yield
+    while _open:
+        _open.pop().close()
+
+
 def ring(entries: int) -> Ring:
     try:
-        return Ring(entries)
+        _open.append(Ring(entries))
     except OSError as error:
         pytest.skip(f"no io_uring here: {error}")
+    return _open[-1]
 
 
 def in_flight() -> int:

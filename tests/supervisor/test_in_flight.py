@@ -31,7 +31,7 @@ def took(call):
 @pytest.fixture(autouse=True)
 def io_uring() -> None:
     try:
-        Ring(1)
+        Ring(1).close()
     except OSError as error:
         pytest.skip(f"no io_uring here: {error}")
 

@@ -86,6 +86,11 @@ class Ring:
         mm.munmap(self._ring, self._ring_size)
         mm.munmap(self._requests, self._requests_size)
 
+    def close(self) -> None:
+        """Not after `unmap`."""
+        self.unmap()
+        os.close(self._fd)
+
     def register(self, address: int, length: int) -> None:
         """Have the kernel keep hold of pages, for any number of requests."""
         vector = (ctypes.c_uint64 * 2)(address, length)
