@@ -434,7 +434,8 @@ class AddressSpace:
         held = self.held
         if held is None or not ranges:
             return 0
-        has_rings = self.has_rings or self.aside or self._maps_own_rings(held)
+        # Once found they are unmapped, and what was left is asked for again.
+        has_rings = self.has_rings or self.aside or self.in_flight or in_flight.rings(held.files)
         runs = list(wipe.sensitive_pages(held.files, ranges))
         shared = self.family.members > 1
         self._part_from_relatives()
@@ -444,7 +445,8 @@ class AddressSpace:
             pages, runs = self._wipe_by_sieve(held, runs, journal)
             if runs:
                 in_flight.end_native(held.files, held.keeper.worker.call)
-                if patient and in_flight.any_in_flight(held.files):
+                own = self.has_rings or self._maps_own_rings(held)
+                if patient and own and in_flight.any_in_flight(held.files):
                     for _, run in runs:
                         self.in_flight.add(*run)
                     return pages
