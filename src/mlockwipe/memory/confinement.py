@@ -15,6 +15,7 @@ the program's memory, and what the helper holds would be lost.
 
 import struct
 
+from mlockwipe.linux import userfaultfd
 from mlockwipe.linux.arch import Abi
 from mlockwipe.linux.mman import (
     MADV_COLLAPSE,
@@ -36,8 +37,7 @@ _ALLOW, _REFUSE = 0x7FFF0000, 0x00050000 | 1  # SECCOMP_RET_ERRNO with EPERM
 
 Call = tuple[str, tuple[tuple[int, int], ...]]  # its name, and what its arguments must be: index and value
 _ADVICE = (MADV_DONTNEED_LOCKED, MADV_COLLAPSE, MADV_DONTFORK, MADV_POPULATE_WRITE)
-# Pages are moved by it: UFFDIO_API, UFFDIO_REGISTER and UFFDIO_MOVE of include/uapi/linux/userfaultfd.h.
-_OF_USERFAULTFD = (0xC018AA3F, 0xC020AA00, 0xC028AA05)
+_OF_USERFAULTFD = (userfaultfd.API, userfaultfd.REGISTER, userfaultfd.UNREGISTER, userfaultfd.WAKE, userfaultfd.MOVE)
 
 _programs: dict[tuple[int, tuple[Call, ...]], bytes] = {}
 

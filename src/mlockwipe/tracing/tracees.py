@@ -6,6 +6,7 @@ supervisor/attached.py for `attach`.
 """
 
 import contextlib
+import os
 from collections import deque
 from time import monotonic
 
