@@ -24,6 +24,7 @@ ROWS = {
     "W11": "private file mapping, changed pages",
     "W12": "copies inherited by fork",
     "W13": "transparent huge pages",
+    "W14": "everything killed at once",
     "L1": "unlocked, or never locked",
     "L2": "file pages",
     "L3": "shared memory, KSM, memfd_secret",
