@@ -5,6 +5,10 @@ from enum import Enum
 
 from mlockwipe.memory.address_space import AddressSpace, CallUnderWay
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.tracing.restart import Restarted
+
 
 class TaskState(Enum):
     __hash__ = object.__hash__  # Enum's own is a function in Python, called twice at each change of state
@@ -33,9 +37,10 @@ class FilterTwo(Enum):
 
 
 class Task:
-    """`under_way`: its call that is being looked at, in NOTIFIED and IN_CALL."""
+    """`under_way`: its call that is being looked at, in NOTIFIED and IN_CALL. `restarted`: its call that goes on
+    though a signal has interrupted it (restart.py)."""
 
-    __slots__ = ("filter_two", "space", "state", "tgid", "tid", "under_way")
+    __slots__ = ("filter_two", "restarted", "space", "state", "tgid", "tid", "under_way")
 
     def __init__(self, tid: int, tgid: int, space: AddressSpace, filter_two: FilterTwo = FilterTwo.NO) -> None:
         self.tid = tid
@@ -44,6 +49,7 @@ class Task:
         self.filter_two = filter_two
         self.state = TaskState.RUNNING
         self.under_way: CallUnderWay | None = None
+        self.restarted: Restarted | None = None
 
     @property
     def lacks_filter(self) -> bool:

@@ -28,6 +28,7 @@ from mlockwipe.memory.keeper import end_task
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
 from mlockwipe.tracing.observer import Observer
+from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import Seized
 from mlockwipe.tracing.task import FilterTwo, Task
 
@@ -79,10 +80,12 @@ class Policy(Protocol):
 
 
 class Tracees:
-    """`observer`: who hears of what happens to them. `journal`: where the ranges of the keepers are kept."""
+    """`observer`: who hears of what happens to them. `journal`: where the ranges of the keepers are kept. `restarts`:
+    their calls that signals have interrupted."""
 
-    def __init__(self, policy: Policy, observer: Observer, journal: Journal) -> None:
+    def __init__(self, policy: Policy, observer: Observer, journal: Journal, restarts: Restarts) -> None:
         self.policy = policy
+        self.restarts = restarts
         self.observer = observer
         self.journal = journal
         self.tasks: dict[int, Task] = {}
@@ -109,6 +112,7 @@ class Tracees:
     def _forget(self, tid: int) -> Task | None:
         task = self.tasks.pop(tid, None)
         if task is not None:
+            self.restarts.forget(tid)
             task.space.tids.discard(tid)
             if task.under_way is not None:
                 task.space.abandon(task.under_way)
@@ -134,15 +138,15 @@ class Tracees:
 
     def settle(self) -> float | None:
         """To be called when there are no more events, and again after so many seconds, should none come by then."""
+        soon = self.restarts.settle()
         if self._newborn:
             self._adopt_lost()
         # Killed with its keeper, process 1 of a PID namespace gives its memory up and then waits for the keeper's
         # end, with nothing for us to see (zap_pid_ns_processes in kernel/pid_namespace.c).
         for keeper in list(self._halted):
             self._release_if_halted(self.keepers[keeper])
-        if self._newborn:
-            return _SOON
-        return _LATER if self._halted else None
+        after = _SOON if self._newborn else _LATER if self._halted else None
+        return after if soon is None else soon if after is None else min(soon, after)
 
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)
