@@ -5,6 +5,7 @@ import ctypes
 
 from mlockwipe.linux.libc import checked, function
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22

@@ -5,7 +5,6 @@ Files of a process are opened once and read through their descriptors: a process
 refuses new opens, while descriptors from before keep working.
 """
 
-import contextlib
 import ctypes
 import errno
 import fcntl
@@ -289,15 +288,6 @@ def children(pid: int, tid: int | None = None) -> list[int]:
     """
     with open(f"/proc/{pid}/task/{tid or pid}/children", encoding="ascii") as file:
         return [int(child) for child in file.read().split()]
-
-
-def all_children(pid: int) -> list[int]:
-    """The children of all threads of a process, but for those that have ended meanwhile."""
-    found = []
-    for tid in tasks(pid):
-        with contextlib.suppress(OSError):
-            found += children(pid, tid)
-    return found
 
 
 def sysctl(name: str) -> str:

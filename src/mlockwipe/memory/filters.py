@@ -7,6 +7,8 @@ stopped. Filter two is added to a process at its first lock: from then on the ca
 stop it for its tracer.
 """
 
+import os
+
 from mlockwipe.linux.arch import ABIS, Abi
 from mlockwipe.linux.libseccomp import (
     RET_TRACE,
@@ -25,7 +27,7 @@ from mlockwipe.linux.mman import (
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_SECCOMP
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
 
 # The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
@@ -36,13 +38,15 @@ RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
 
 
 def filter_one() -> bytes:
-    """User notification of locks, of becoming undumpable, and of what a program under a filter can't have: a
-    notification listener of its own, and seccomp's strict mode."""
+    """User notification of locks, of becoming undumpable, of what a program under a filter can't have (a notification
+    listener of its own, and seccomp's strict mode), and of a signal asked for at the parent's death: the parent of the
+    command is a supervisor, which does not die then."""
 
     def rules(abi: Abi) -> list[Rule]:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
+            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_PDEATHSIG),)),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             # to say why they fail
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
@@ -55,7 +59,8 @@ def filter_one() -> bytes:
 
 
 def filter_two(*, unmap: bool) -> bytes:
-    """Stops at the calls that unlock memory and, if `unmap`, at those that release or move it."""
+    """Stops at the calls that unlock memory and, if `unmap`, at those that release or move it; and at some others for
+    which the order of events would not be what it is without us."""
 
     def rules(abi: Abi) -> list[Rule]:
         unlocking: list[Rule] = [
@@ -64,6 +69,10 @@ def filter_two(*, unmap: bool) -> bytes:
             # a child that is not traced would get ENOSYS from every call that this filter traces
             (RET_TRACE, "clone", (has_flag(0, CLONE_UNTRACED),)),
             (RET_TRACE, "clone3", ()),
+            # a child's end that a pidfd has told of already may wait for us
+            (RET_TRACE, "wait4", (has_flag(2, os.WNOHANG),)),
+            (RET_TRACE, "waitid", (has_flag(3, os.WNOHANG),)),
+            *([(RET_TRACE, "waitpid", (has_flag(2, os.WNOHANG),))] if "waitpid" in abi.numbers else ()),
         ]
         releasing: list[Rule] = [
             *((RET_TRACE, call, ()) for call in ("munmap", "mremap", "brk", "shmat", "process_madvise")),

@@ -77,7 +77,7 @@ class Attached:
         try:
             status = procfs.Status(pid)
             check(pid, status)
-            family = (int(status["PPid"]), *procfs.all_children(pid))
+            family = (int(status["PPid"]), *_children(pid))
             space = AddressSpace()
             space.family.forked = True  # before our time, for all we know
             space.stack_top = procfs.stack_top(pid)
@@ -344,6 +344,15 @@ def _locked_by(pid: int) -> list[Range]:
         finally:
             os.close(smaps)
     return []
+
+
+def _children(pid: int) -> list[int]:
+    """The children of all threads of a process."""
+    found = []
+    for tid in procfs.tasks(pid):
+        with contextlib.suppress(OSError):  # it has ended
+            found += procfs.children(pid, tid)
+    return found
 
 
 def _is_deep_asleep(tid: int) -> bool:

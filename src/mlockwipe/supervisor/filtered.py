@@ -33,6 +33,9 @@ class Owner(Protocol):
     def say(self, key: str, text: str) -> None:
         """Tell the user something, once for each key."""
 
+    def note_death_signal(self, tgid: int, number: int) -> None:
+        """A process asks for a signal at the death of its parent."""
+
     def stopped(self, tid: int, by: int | None) -> None:
         """A task was stopped by a job-control signal, or continued (None)."""
 
@@ -68,7 +71,14 @@ class Filtered:
         self._trapped = TrappedCalls(self.tracees, counts, save_area)
         self._protection = Protection(self.tracees, custody.entrust, inherited_filters, unmap=unmap)
         self.notified = NotifiedCalls(
-            listener, self.tracees, self._trapped, self._protection, counts, owner.say, strict=strict
+            listener,
+            self.tracees,
+            self._trapped,
+            self._protection,
+            counts,
+            owner.say,
+            owner.note_death_signal,
+            strict=strict,
         )
 
     # -- stops --------------------------------------------------------------------------------------------------

@@ -17,44 +17,13 @@ from time import monotonic
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import Registers
 from mlockwipe.linux.signals import SIGCHLD, SIGCONT, SIGURG, SIGWINCH, as_bits
+from mlockwipe.tracing.restarted import ASKED, LATE, MADE, RETURNED, STOPPED, Restarted
 from mlockwipe.tracing.task import Task
 
 _ERESTARTSYS, ERESTARTNOINTR, _ERESTARTNOHAND = 512, 513, 514  # include/linux/errno.h
 _INTERRUPTED = frozenset((-errno.EINTR, -_ERESTARTSYS, -_ERESTARTNOHAND))
 _NOTIFIED = frozenset(("mlock", "mlock2", "mlockall", "mmap", "old_mmap", "prctl", "seccomp"))
 _IGNORED_BY_DEFAULT = as_bits((SIGCHLD, SIGCONT, SIGURG, SIGWINCH))
-
-# Where a call that goes on is: to be made again, made again, back from that before a stop for another signal; or it
-# ends with what it has, for its time is up, or it was interrupted by a stop of its group, as it would be without us.
-_ASKED, _MADE, _RETURNED, _LATE, _STOPPED = range(5)
-
-
-class Restarted:
-    """A call that goes on.
-
-    `registers`: of the task, with the result of the interrupted call; `asked`: as they were set for the restart.
-    `timed_out`: what it returns at the `deadline`. `steps`: the calls that transfer the rest. `by_us`: no signal was
-    seen that would have interrupted it the last time.
-    """
-
-    __slots__ = ("asked", "by_us", "deadline", "phase", "registers", "steps", "timed_out")
-
-    def __init__(self, registers: Registers, phase: int = _ASKED) -> None:
-        self.registers = Registers.from_buffer_copy(registers)
-        self.phase = phase
-        self.asked = b""
-        self.by_us = False
-        self.deadline: float | None = None
-        self.timed_out = 0
-        self.steps: list[tuple[int, tuple[int, ...], int]] = []
-
-    @property
-    def is_late(self) -> bool:
-        return self.deadline is not None and monotonic() >= self.deadline
-
-    def is_made_by(self, registers: Registers) -> bool:
-        """Whether a task at the entry of a call makes this one: a handler may have run, and may make others."""
-        return all(getattr(registers, name) == getattr(self.registers, name) for name in registers.call_names)
 
 
 class Restarts:
@@ -77,11 +46,11 @@ class Restarts:
         registers = ptrace.get_registers(task.tid)
         before, task.restarted = task.restarted, None
         if before is not None:
-            if before.phase == _ASKED and bytes(registers) == before.asked:
+            if before.phase == ASKED and bytes(registers) == before.asked:
                 registers = Registers.from_buffer_copy(before.registers)
             elif bytes(registers) != bytes(before.registers):
                 before = None
-            elif before.phase == _LATE or (before.phase == _STOPPED and signal == SIGCONT):
+            elif before.phase == LATE or (before.phase == STOPPED and signal == SIGCONT):
                 task.restarted = before
                 return signal
         restarted = self._begin(task, registers, signal, before)
@@ -128,13 +97,13 @@ class Restarts:
         """A stop of its group interrupts a call for the program as well."""
         registers = ptrace.get_registers(task.tid)
         before = task.restarted
-        if before is not None and before.phase == _ASKED and bytes(registers) == before.asked:
+        if before is not None and before.phase == ASKED and bytes(registers) == before.asked:
             registers = before.registers
             ptrace.set_registers(task.tid, registers)
-        task.restarted = Restarted(registers, _STOPPED)
+        task.restarted = Restarted(registers, STOPPED)
 
     def go_on(self, task: Task, signal: int = 0) -> None:
-        if task.restarted is not None and task.restarted.phase in (_ASKED, _MADE):
+        if task.restarted is not None and task.restarted.phase in (ASKED, MADE):
             ptrace.cont_to_syscall_stop(task.tid, signal)
         else:
             ptrace.cont(task.tid, signal)
@@ -144,16 +113,16 @@ class Restarts:
     def at_call(self, task: Task) -> None:
         """A task whose call goes on is at the entry or at the exit of a call; it goes on."""
         registers, restarted = ptrace.get_registers(task.tid), task.restarted
-        if restarted is not None and restarted.phase == _MADE:
+        if restarted is not None and restarted.phase == MADE:
             self._returned(task, restarted, registers)
-        elif restarted is not None and restarted.phase == _ASKED and restarted.is_made_by(registers):
+        elif restarted is not None and restarted.phase == ASKED and restarted.is_made_by(registers):
             self._made(task, restarted, registers)
         else:
             task.restarted = None
         self.go_on(task)
 
     def _made(self, task: Task, restarted: Restarted, registers: Registers) -> None:
-        restarted.phase = _MADE
+        restarted.phase = MADE
         if restarted.steps:
             number, arguments, _ = restarted.steps[0]
             registers.orig_rax = number
@@ -174,7 +143,7 @@ class Restarts:
             finished = done == restarted.steps.pop(0)[2]
             registers.set_result(registers.result + done)
             if finished and restarted.steps:
-                restarted.phase = _ASKED
+                restarted.phase = ASKED
                 again = registers.again()
                 restarted.asked = bytes(again)
                 ptrace.set_registers(task.tid, again)
@@ -187,12 +156,12 @@ class Restarts:
             registers.set_result(result)
         ptrace.set_registers(task.tid, registers)
         if late:
-            restarted.phase = _LATE
+            restarted.phase = LATE
         elif _has_pending(task.tid):
-            restarted.phase = _RETURNED
+            restarted.phase = RETURNED
         elif result in _INTERRUPTED and not restarted.by_us:
             # By a PTRACE_INTERRUPT of ours, which this stop has used up (ptrace_stop in kernel/signal.c).
-            restarted.phase, restarted.by_us = _RETURNED, True
+            restarted.phase, restarted.by_us = RETURNED, True
             ptrace.interrupt(task.tid)
         else:
             task.restarted = None

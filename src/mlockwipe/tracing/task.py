@@ -4,10 +4,7 @@
 from enum import Enum
 
 from mlockwipe.memory.address_space import AddressSpace, CallUnderWay
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from mlockwipe.tracing.restart import Restarted
+from mlockwipe.tracing.restarted import Restarted
 
 
 class TaskState(Enum):
@@ -38,7 +35,7 @@ class FilterTwo(Enum):
 
 class Task:
     """`under_way`: its call that is being looked at, in NOTIFIED and IN_CALL. `restarted`: its call that goes on
-    though a signal has interrupted it (restart.py)."""
+    though a signal has interrupted it (restarted.py)."""
 
     __slots__ = ("filter_two", "restarted", "space", "state", "tgid", "tid", "under_way")
 
