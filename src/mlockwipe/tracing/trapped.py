@@ -20,6 +20,7 @@ from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
 
 _BRIEFLY = 150_000  # ns
+_WAITS = frozenset(("wait4", "waitid", "waitpid"))  # with WNOHANG, as the filter says
 _MUNMAP = NATIVE.numbers["munmap"]
 
 
@@ -49,6 +50,9 @@ class TrappedCalls:
             return
         if call.name in ("clone", "clone3"):
             _clear_untraced(task, call)
+        elif call.name in _WAITS:
+            self._tracees.put_off(task)
+            return
         elif not space.sensitive.ranges:
             space.program_break = None  # not followed while there is nothing to protect
         elif self._begin_trapped(task, call):

@@ -132,6 +132,35 @@ def own_children(program: Program) -> None:
     program.check("one more", refused(os.wait), "ECHILD")
 
 
+def _waited_for_at_once(program: Program) -> None:
+    """A pidfd tells of a child's end, and then it can be waited for without waiting."""
+    import select
+
+    found = []
+    for _ in range(20):
+        pid = program.fork(program.secret)
+        pidfd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
+        found.append(os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None)
+        if not found[-1]:
+            os.waitpid(pid, 0)
+        os.close(pidfd)
+    program.check("children that were there to be waited for", found.count(True), len(found))
+
+
+@case("L7", "pidfd", KEPT, "a child whose pidfd is readable has ended, for a wait with WNOHANG too", shows=False)
+def pidfd_readable(program: Program) -> None:
+    program.secret()
+    _waited_for_at_once(program)
+
+
+@case("L7", "pidfd-of-other", KEPT, "the same, where the child has locked memory and the parent none", shows=False)
+def pidfd_of_other(program: Program) -> None:
+    _waited_for_at_once(program)
+
+
 @case("L7", "relations", KEPT, "process, parent, group and session numbers", shows=False)
 def relations(program: Program) -> None:
     def who() -> tuple[int, ...]:

@@ -195,6 +195,7 @@ X86_64 = Abi(
         "io_destroy": 207,
         "io_submit": 209,
         "tgkill": 234,
+        "waitid": 247,
         "openat": 257,
         "kcmp": 312,
         "seccomp": 317,
@@ -251,6 +252,7 @@ I386 = Abi(
     numbers={
         "fork": 2,
         "read": 3,
+        "waitpid": 7,
         "chdir": 12,
         "pause": 29,
         "brk": 45,
@@ -273,6 +275,7 @@ I386 = Abi(
         "mmap": 192,  # mmap2: the offset counts pages
         "madvise": 219,
         "io_destroy": 246,
+        "waitid": 284,
         "openat": 295,
         "seccomp": 354,
         "socketpair": 360,
