@@ -69,6 +69,8 @@ def filter_two(*, unmap: bool) -> bytes:
             # a child that is not traced would get ENOSYS from every call that this filter traces
             (RET_TRACE, "clone", (has_flag(0, CLONE_UNTRACED),)),
             (RET_TRACE, "clone3", ()),
+            # while we have no priority, a task of real time would wait for us in vain
+            *((RET_TRACE, call, ()) for call in ("sched_setscheduler", "sched_setparam", "sched_setattr")),
             # a child's end that a pidfd has told of already may wait for us
             (RET_TRACE, "wait4", (has_flag(2, os.WNOHANG),)),
             (RET_TRACE, "waitid", (has_flag(3, os.WNOHANG),)),

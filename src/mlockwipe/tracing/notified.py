@@ -145,6 +145,8 @@ class NotifiedCalls:
         space = AddressSpace()
         seized = seize_sharing(tgid, int(status["PPid"]), options=PTRACE_OPTIONS)
         self._tracees.add_seized(seized, space)
+        for member, _ in seized.members:
+            self._trapped.priority.above_task(member)
         if seized.refused:
             space.leave_unprotected(self._tracees.journal)
             tracer = status["TracerPid"]

@@ -15,7 +15,9 @@ from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.sensitive import Change, given_up, return_matters
+from mlockwipe.tracing import priority
 from mlockwipe.tracing.counts import Counts
+from mlockwipe.tracing.priority import Priority
 from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
 
@@ -31,6 +33,7 @@ class TrappedCalls:
         self._tracees = tracees
         self._counts = counts
         self._save_area = save_area
+        self.priority = Priority()
         self._single_cpu = len(os.sched_getaffinity(0)) == 1
 
     def entered(self, task: Task) -> None:
@@ -50,6 +53,8 @@ class TrappedCalls:
             return
         if call.name in ("clone", "clone3"):
             _clear_untraced(task, call)
+        elif call.name in priority.CALLS:
+            self.priority.above_call(call, space.state.memory_fd)
         elif call.name in _WAITS:
             self._tracees.put_off(task)
             return
@@ -116,7 +121,7 @@ class TrappedCalls:
 
         Not for longer: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
         """
-        if self._single_cpu:
+        if self._single_cpu or self.priority.raised:  # it could not run as long as we look
             return
         deadline = monotonic_ns() + _BRIEFLY
         while (stop := wait.look_for_stop(task.tid)) is None:
