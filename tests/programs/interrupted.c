@@ -3,7 +3,8 @@
  * interrupted CALL [SIGNALS [late]]: lock a page, with `late` wait for a line of stdin, and make one call that sleeps
  * while signals come. Says what came of it.
  *
- * SIGNALS: `ignored` (by default), `mixed` with ones that a handler takes, `stopped` once and continued, or `none`.
+ * SIGNALS: `ignored` (by default), `mixed` with ones that a handler takes, `all` with stops too, `stopped` once and
+ * continued, or `none`.
  * What is transferred is counted and compared byte by byte at the other end; the registers of the call are compared.
  */
 #include "secret.h"
@@ -80,8 +81,13 @@ static void send_signals(const char *which)
 			kill(main_task, SIGCONT);
 			pause();
 		}
-		if (strcmp(which, "mixed") == 0 && i % 8 == 7)
+		if (any_part_will_do && i % 8 == 7)
 			kill(main_task, SIGUSR1);
+		if (strcmp(which, "all") == 0 && i % 5 == 4) {
+			kill(main_task, SIGSTOP);
+			usleep(rand_r(&seed) % 2000);
+			kill(main_task, SIGCONT);
+		}
 		kill(main_task, (int[]){ SIGUSR2, SIGCHLD, SIGWINCH, SIGURG, SIGCONT }[rand_r(&seed) % 5]);
 	}
 }
@@ -444,7 +450,7 @@ int main(int argc, char **argv)
 	double start, took;
 	pid_t sender;
 
-	any_part_will_do = strcmp(which, "mixed") == 0;
+	any_part_will_do = strcmp(which, "mixed") == 0 || strcmp(which, "all") == 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGUSR2, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
