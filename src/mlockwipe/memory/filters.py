@@ -27,11 +27,11 @@ from mlockwipe.linux.mman import (
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
 
-# The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
-# back by an argument that prctl(2) ignores, or it would have to answer its own notification.
+# The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc, and a subreaper none. It
+# marks its own call back by an argument that prctl(2) ignores, or it would have to answer its own notification.
 OWN_PRCTL = 0x6D6C6F63
 
 RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
@@ -39,14 +39,15 @@ RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
 
 def filter_one() -> bytes:
     """User notification of locks, of becoming undumpable, of what a program under a filter can't have (a notification
-    listener of its own, and seccomp's strict mode), and of a signal asked for at the parent's death: the parent of the
-    command is a supervisor, which does not die then."""
+    listener of its own, and seccomp's strict mode), of a signal asked for at the parent's death (the parent of the
+    command is a supervisor, which does not die then), and of who gets orphans, as helper tasks of ours are."""
 
     def rules(abi: Abi) -> list[Rule]:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_PDEATHSIG),)),
+            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_CHILD_SUBREAPER), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             # to say why they fail
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),

@@ -41,7 +41,7 @@ from mlockwipe.linux.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.linux.seccomp_filter import FLAG_TSYNC, SET_MODE_FILTER
 from mlockwipe.linux.wait import WALL, SyscallStop, TaskGone, await_stop
 from mlockwipe.memory import confinement, zeros
@@ -73,11 +73,17 @@ class Keeper:
 
     @classmethod
     def create(
-        cls, tid: int, status: procfs.Status, filter_program: bytes | None, like: "Keeper | None" = None
+        cls,
+        tid: int,
+        status: procfs.Status,
+        filter_program: bytes | None,
+        like: "Keeper | None" = None,
+        reaper: bool = False,
     ) -> "Keeper":
         """Make a keeper from a stopped task, and add `filter_program` to its process as `add_filter` does.
 
-        `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
+        `like` is the keeper of the parent, after a fork. `reaper`: whether the process has asked for its descendants'
+        orphans (PR_SET_CHILD_SUBREAPER). TaskGone when the task dies meanwhile; OSError when the
         kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
         abi, instruction = system_call_instruction(tid, like.instruction if like else None)
@@ -85,7 +91,7 @@ class Keeper:
         with _on_this_cpu():
             try:
                 with Injection(tid, abi, instruction) as program:
-                    made = cls(_clone_aside(program), abi, instruction)
+                    made = cls(_clone_aside(program, status, reaper=reaper), abi, instruction)
 
                     def add_filter(room: int) -> None:
                         if filter_program is not None:
@@ -114,7 +120,8 @@ class Keeper:
             try:
                 with meanwhile, Injection(tid, abi, instruction) as program:
                     registers = program.registers
-                    keeper = cls(_clone_aside(program), abi, instruction)
+                    # As an orphan, even for process 1 of a PID namespace: that reaps it when it is left as it was.
+                    keeper = cls(_clone_orphan(program), abi, instruction)
             except TaskGone:
                 if keeper is None:
                     raise
@@ -281,8 +288,29 @@ def _bring_here(pid: int) -> None:
         os.sched_setaffinity(pid, os.sched_getaffinity(0))
 
 
-def _clone_aside(program: Injection) -> int:
-    """A task that shares the program's memory and is no child of it, in its first stop."""
+def _clone_aside(program: Injection, status: procfs.Status, *, reaper: bool = False) -> int:
+    """A task that shares the program's memory and is no child of it, in its first stop.
+
+    A process that gets orphans of its own, as a subreaper does, would get this one, too, and wait for its end:
+    `reaper` lets it be none for the while. Process 1 of a PID namespace always does; there it is a child that only a
+    wait with __WALL or __WCLONE finds, because it sends no signal at its end.
+    """
+    if status["NSpid"].split()[1:] and status["NSpid"].split()[-1] == "1":
+        pid, _ = program.clone()
+        _bring_here(pid)
+        return pid
+    if not reaper:
+        return _clone_orphan(program)
+    program.call("prctl", PR_SET_CHILD_SUBREAPER, 0, OWN_PRCTL, 0, 0)
+    try:
+        return _clone_orphan(program)
+    finally:
+        with contextlib.suppress(TaskGone):
+            program.call("prctl", PR_SET_CHILD_SUBREAPER, 1, OWN_PRCTL, 0, 0)
+
+
+def _clone_orphan(program: Injection) -> int:
+    """The same, as a child of whoever gets the orphans of the program."""
     middle, middle_there = program.clone()
     pid = 0
     try:

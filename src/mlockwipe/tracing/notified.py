@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable
 
 from mlockwipe.linux import procfs, ptrace, seccomp, wait
-from mlockwipe.linux.prctl import PR_SET_PDEATHSIG, PR_SET_SECCOMP
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import SET_MODE_STRICT
 from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.address_space import AddressSpace
@@ -96,8 +96,9 @@ class NotifiedCalls:
             self._say(*(_STRICT_MODE if strict else _LISTENER))
             seccomp.let_go_on(self._listener, notification)
             return
-        if call.name == "prctl" and call.arguments[0] == PR_SET_PDEATHSIG:
-            self._note_death_signal(int(procfs.status_field(tid, "Tgid")), call.arguments[1])
+        if call.name == "prctl" and call.arguments[0] in (PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER):
+            note = self._note_death_signal if call.arguments[0] == PR_SET_PDEATHSIG else self._protection.note_reaper
+            note(int(procfs.status_field(tid, "Tgid")), call.arguments[1])
             seccomp.let_go_on(self._listener, notification)
             return
         if task is None:

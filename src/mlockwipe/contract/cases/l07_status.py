@@ -223,6 +223,23 @@ def subreaper(program: Program) -> None:
     program.check("who was waited for", waited, dict.fromkeys(expected, 0))
 
 
+@case("L7", "subreaper-locks", KEPT, "a subreaper that locks memory has no child by that", shows=False)
+def subreaper_locks(program: Program) -> None:
+    from mlockwipe.linux.prctl import become_subreaper
+
+    become_subreaper()
+    at = program.secret()
+    program.check("wait", refused(_wait_for_any, os.WNOHANG | WALL), "ECHILD")
+    program.check("children", children(os.getpid()), [])
+    mm.munmap(at, SIZE)
+
+    def orphan() -> None:
+        os.waitpid(program.fork(lambda: program.fork(lambda: None) and None), 0)
+        os.wait()
+
+    program.check("its own orphan", refused(orphan), None)
+
+
 @case("L7", "process-mrelease", KEPT, "process_mrelease of a child that was killed", shows=False)
 def process_mrelease(program: Program) -> None:
     def body() -> None:
