@@ -24,6 +24,7 @@ _LIMITS = {
     "L6-vmsplice-sigkill": _IN_A_PIPE,
     "L6-vmsplice-munmap": _IN_A_PIPE,
     "L7-subreaper": "a program that adopts orphans adopts the keepers of its descendants, and sees their ends",
+    "L7-children-usage-child": "the task by which its helpers become orphans is its child for some microseconds",
     "L7-pidfd-of-other": "a pidfd tells of a death before the wipe, and the parent is not traced",
     "L7-ignored-epoll-late": "nobody knows when a call began that was not stopped at its entry",
     "L7-traced-later": "a task has one tracer, and the supervisor is it",

@@ -11,8 +11,9 @@ and dies with the supervisor. The keeper itself is never used for that: a superv
 traces, and a task caught between an injected call and its next stop would run on into the program's code.
 
 Both share nothing but the memory: their copy of the descriptors is closed, they are in a session of their own,
-and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL,
-so they are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
+and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL.
+Those of a child of the supervisor are its siblings; others are made by a middle task that exits at once, which leaves
+them to the supervisor as the nearest subreaper.
 
 The program can write to the memory that they live in, and map its own code where theirs is. So neither can do more
 than its work (confinement.py), and the keeper does not even return to user space as long as the supervisor lives:
@@ -295,8 +296,9 @@ def _clone_aside(program: Injection, status: procfs.Status, *, reaper: bool = Fa
     `reaper` lets it be none for the while. Process 1 of a PID namespace always does; there it is a child that only a
     wait with __WALL or __WCLONE finds, because it sends no signal at its end.
     """
-    if status["NSpid"].split()[1:] and status["NSpid"].split()[-1] == "1":
-        pid, _ = program.clone()
+    is_child = int(status["PPid"]) == os.getpid()
+    if is_child or status["NSpid"].split()[1:][-1:] == ["1"]:
+        pid, _ = program.clone(CLONE_PARENT if is_child else 0)
         _bring_here(pid)
         return pid
     if not reaper:

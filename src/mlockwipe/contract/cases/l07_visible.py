@@ -126,6 +126,25 @@ def dumpable(program: Program) -> None:
         program.check("PR_GET_DUMPABLE", libc.prctl(get, 0, 0, 0, 0), value)
 
 
+def _of_children() -> tuple[float, ...]:
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_nvcsw
+
+
+@case("L7", "children-usage", KEPT, "what its children have used", shows=False)
+def children_usage(program: Program) -> None:
+    before = _of_children()
+    program.secret()
+    program.check("what children have used", _of_children(), before)
+
+
+@case("L7", "children-usage-child", KEPT, "the same, of a child of the program", shows=False)
+def children_usage_child(program: Program) -> None:
+    program.reap(program.fork(lambda: children_usage(program)))
+
+
 @case("L7", "locked-amount", KEPT, "how much it has locked, as /proc tells it", shows=False)
 def locked_amount(program: Program) -> None:
     def locked() -> str:
