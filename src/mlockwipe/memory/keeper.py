@@ -48,6 +48,7 @@ from mlockwipe.linux.wait import WALL, SyscallStop, TaskGone, await_stop
 from mlockwipe.memory import confinement, zeros
 from mlockwipe.memory.filters import OWN_PRCTL
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject_quietly import injection
 from mlockwipe.memory.instruction import another_instruction, system_call_instruction
 from mlockwipe.memory.proc_files import Files
 
@@ -91,7 +92,7 @@ class Keeper:
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
-                with Injection(tid, abi, instruction) as program:
+                with injection(tid, status, abi, instruction) as program:
                     made = cls(_clone_aside(program, status, reaper=reaper), abi, instruction)
 
                     def add_filter(room: int) -> None:
@@ -119,7 +120,7 @@ class Keeper:
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
-                with meanwhile, Injection(tid, abi, instruction) as program:
+                with meanwhile, injection(tid, procfs.Status(tid), abi, instruction) as program:
                     registers = program.registers
                     # As an orphan, even for process 1 of a PID namespace: that reaps it when it is left as it was.
                     keeper = cls(_clone_orphan(program), abi, instruction)
@@ -228,7 +229,7 @@ class Keeper:
         filters already.
         """
         with (
-            Injection(tid, self.abi, self.instruction) as program,
+            injection(tid, status, self.abi, self.instruction) as program,
             self._room(self.worker, program.registers) as room,
         ):
             return self._add_filter(program, status, code, room)

@@ -80,6 +80,15 @@ def signal_actions(program: Program) -> None:
     _same(program, "signals", lambda: _status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"))
 
 
+@case(
+    "L7", "sigtrap-ignored", KEPT, "the same of a program that ignores SIGTRAP, and does not die of one", shows=False
+)
+def sigtrap_ignored(program: Program) -> None:
+    signal.signal(signal.SIGTRAP, signal.SIG_IGN)
+    _same(program, "signals", lambda: _status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"))
+    os.kill(os.getpid(), signal.SIGTRAP)
+
+
 @case("L7", "affinity", KEPT, "the processors that the program may run on", shows=False)
 def affinity(program: Program) -> None:
     _same(program, "processors", lambda: sorted(os.sched_getaffinity(0)))
