@@ -20,11 +20,8 @@ class Priority:
     """`raised`: whether it is one of real time by now."""
 
     def __init__(self) -> None:
+        self.raised = False
         self._level = 0
-
-    @property
-    def raised(self) -> bool:
-        return self._level > 0
 
     def above(self, level: int) -> None:
         """Be above a level of real time, where the kernel lets us: it lets root, and RLIMIT_RTPRIO."""
@@ -32,7 +29,7 @@ class Priority:
         if level > self._level:
             with contextlib.suppress(PermissionError):
                 os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(level))
-                self._level = level
+                self._level, self.raised = level, True
 
     def above_task(self, tid: int) -> None:
         with contextlib.suppress(ProcessLookupError):
