@@ -13,7 +13,8 @@ from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.linux.wait import End, TaskGone
 from mlockwipe.memory.inject import Injection
 from mlockwipe.memory.inject_quietly import Quiet, injection
-from mlockwipe.memory.keeper import end_task, system_call_instruction
+from mlockwipe.memory.instruction import system_call_instruction
+from mlockwipe.memory.keeper import end_task
 from tests.support.traced import go_on_until, stopped_child
 
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_TRACECLONE

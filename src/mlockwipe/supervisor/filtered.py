@@ -5,7 +5,7 @@ import os
 import signal
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, TrapStop, UntracedStop
+from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.ranges import RangeSet

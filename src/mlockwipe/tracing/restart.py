@@ -23,6 +23,7 @@ from mlockwipe.tracing.task import Task
 _ERESTARTSYS, ERESTARTNOINTR, _ERESTARTNOHAND = 512, 513, 514  # include/linux/errno.h
 _INTERRUPTED = frozenset((-errno.EINTR, -_ERESTARTSYS, -_ERESTARTNOHAND))
 _NOTIFIED = frozenset(("mlock", "mlock2", "mlockall", "mmap", "old_mmap", "prctl", "seccomp"))
+_STOPPING = frozenset((19, 20, 21, 22))  # SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU
 _IGNORED_BY_DEFAULT = as_bits((SIGCHLD, SIGCONT, SIGURG, SIGWINCH))
 
 
@@ -60,6 +61,8 @@ class Restarts:
             task.restarted = restarted
             ptrace.set_registers(task.tid, registers)
             return 0
+        if signal in _STOPPING:  # SIGCONT may come before the stop of the group does
+            task.restarted = Restarted(registers, STOPPED)
         if registers.result == -_ERESTARTSYS and _is_notified(registers):
             # A notified call that nobody has received yet is interrupted by any signal and would be restarted only
             # under SA_RESTART (85 of 2000 calls under a 300 us timer, Linux 6.18); mlock(2) knows no EINTR.
