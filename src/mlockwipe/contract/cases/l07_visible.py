@@ -191,13 +191,6 @@ def i386_map_refused(program: Program) -> None:
     program.intact("the secret", at)
 
 
-@case("L7", "usage-of-children", KEPT, "what its children have used, of a program that has none", shows=False)
-def usage_of_children(program: Program) -> None:
-    import resource
-
-    _same(program, "usage", lambda: resource.getrusage(resource.RUSAGE_CHILDREN)[:3])
-
-
 @case("L7", "process-limit", KEPT, "a user who may have three processes, and has one that locks, forks", shows=False)
 def process_limit(program: Program) -> None:
     import resource
