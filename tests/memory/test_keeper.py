@@ -203,6 +203,13 @@ def test_a_program_that_its_keeper_has_left_goes_on(page: int) -> None:
 # -- when there is none
 
 
+class OfOtherParent(procfs.Status):
+    """Of a process whose parent is another than this one: its keeper is made by a middle task."""
+
+    def __getitem__(self, field: str) -> str:
+        return "1" if field == "PPid" else super().__getitem__(field)
+
+
 def no_clone() -> None:
     """A program that may make no task."""
     prctl.set_no_new_privileges()
@@ -220,9 +227,13 @@ def test_a_clone_that_is_refused_to_the_program_is_said_and_leaves_no_task() -> 
         assert procfs.children(pid) == []
 
 
-@pytest.mark.parametrize("which", [1, 2, 3], ids=["middle", "keeper", "worker"])
+@pytest.mark.parametrize(
+    ("status", "which"),
+    [(OfOtherParent, 1), (OfOtherParent, 2), (OfOtherParent, 3), (procfs.Status, 1), (procfs.Status, 2)],
+    ids=["middle", "keeper", "worker", "sibling", "its worker"],
+)
 def test_whichever_clone_is_refused_no_task_is_left_and_the_program_goes_on(
-    which: int, monkeypatch: pytest.MonkeyPatch
+    status: type[procfs.Status], which: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clone, times = Injection.clone, count(1)
 
@@ -234,7 +245,7 @@ def test_whichever_clone_is_refused_no_task_is_left_and_the_program_goes_on(
     monkeypatch.setattr(Injection, "clone", refuse)
     with stopped_child(exits_by_usr1, OPTIONS) as pid:
         with pytest.raises(OSError, match="no more"):
-            Keeper.create(pid, procfs.Status(pid), None)
+            Keeper.create(pid, status(pid), None)
         assert next(times) == which + 1
         assert tracees() == {pid}
         assert procfs.children(pid) == []
@@ -254,7 +265,7 @@ def test_where_the_middle_can_not_be_waited_for_no_task_is_left(monkeypatch: pyt
     monkeypatch.setattr(Injection, "call", refuse)
     with stopped_child(options=OPTIONS) as pid:
         with pytest.raises(OSError, match="no wait"):
-            Keeper.create(pid, procfs.Status(pid), None)
+            Keeper.create(pid, OfOtherParent(pid), None)
         assert tracees() == {pid}
 
 
@@ -263,9 +274,10 @@ def exits_by_usr1() -> None:
     signal.pause()
 
 
+@pytest.mark.parametrize("status", [procfs.Status, OfOtherParent])
 @pytest.mark.parametrize("victim", ["program", "caller"])
 def test_killed_at_any_call_there_is_a_keeper_or_no_task_at_all(
-    page: int, victim: str, monkeypatch: pytest.MonkeyPatch
+    page: int, victim: str, status: type[procfs.Status], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`victim`: the program, or the task that is to execute the call, be it the program, the keeper or between."""
     call = Injection.call
@@ -283,7 +295,7 @@ def test_killed_at_any_call_there_is_a_keeper_or_no_task_at_all(
         calls = count(1)
         with stopped_child(fills(page), OPTIONS) as pid:
             try:
-                keeper = Keeper.create(pid, procfs.Status(pid), None)
+                keeper = Keeper.create(pid, status(pid), None)
             except TaskGone as error:
                 outcomes.add(type(error))
                 assert tracees() <= {pid}

@@ -31,6 +31,7 @@ from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
+from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import Tracees
 from tests.support.traced import child, go_on_until, stopped_child, subreaper
@@ -100,7 +101,7 @@ def policy() -> Recording:
 def tracees(policy: Recording) -> Iterator[Tracees]:
     """They may have keepers, which are ended with the test."""
     with subreaper():
-        tracees = Tracees(policy, Unobserved(), Journal())
+        tracees = Tracees(policy, Unobserved(), Journal(), Restarts(transfers=True))
         yield tracees
         for pid, space in list(tracees.keepers.items()):
             assert space.held is not None

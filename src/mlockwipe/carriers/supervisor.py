@@ -29,9 +29,11 @@ _LIMITS = {
     "L6-vmsplice-sigkill": _IN_A_PIPE,
     "L6-vmsplice-munmap": _IN_A_PIPE,
     "L7-subreaper": "a program that adopts orphans adopts the keepers of its descendants, and sees their ends",
+    "L7-children-usage-child": "the task by which its helpers become orphans is its child for some microseconds",
+    "L7-pidfd-of-other": "a pidfd tells of a death before the wipe, and the parent is not traced",
+    "L7-ignored-epoll-late": "nobody knows when a call began that was not stopped at its entry",
     "L7-traced-later": "a task has one tracer, and the supervisor is it",
     "L7-timer-first-lock": "before a process is traced, a signal can interrupt the wait for the supervisor",
-    "L7-usage-of-children": "the task that the keeper is made by is a child of the program for a moment",
     "L7-process-limit": "keeper and worker are processes of the program's user",
     "L7-process-mrelease": "the keeper uses the memory too, and only memory without other users is reaped",
 }

@@ -5,10 +5,11 @@ import ctypes
 
 from mlockwipe.linux.libc import checked, function
 
+PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
 PR_SET_NAME = 15
 PR_SET_SECCOMP = 22
-_PR_SET_CHILD_SUBREAPER = 36
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_THP_DISABLE = 41
 
@@ -24,7 +25,7 @@ def set_name(name: bytes) -> None:
 
 def become_subreaper() -> None:
     """Orphaned descendants become children of this process, as they would of process 1."""
-    checked(_prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+    checked(_prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def set_no_new_privileges() -> None:

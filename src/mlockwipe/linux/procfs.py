@@ -265,6 +265,11 @@ def stack_top(pid: int) -> int:
     return int(stat_fields(pid)[25])
 
 
+def start_time(pid: int) -> str:
+    """When a process was started, in ticks: with its pid that tells it from all others."""
+    return stat_fields(pid)[19]
+
+
 def executable(pid: int) -> str:
     """The path of the program that a process executes, '?' when it is gone or does not let us see."""
     try:

@@ -60,9 +60,9 @@ def cont(tid: int, signal: int = 0) -> None:
         fail(f"ptrace(PTRACE_CONT, {tid})")
 
 
-def cont_to_syscall_stop(tid: int) -> None:
+def cont_to_syscall_stop(tid: int, signal: int = 0) -> None:
     """Go on until the next entry to or exit from a system call (PTRACE_SYSCALL)."""
-    if _ptrace(_SYSCALL, tid, 0, 0) == -1:
+    if _ptrace(_SYSCALL, tid, 0, signal) == -1:
         fail(f"ptrace(PTRACE_SYSCALL, {tid})")
 
 
@@ -151,3 +151,8 @@ def get_syscall_entry(tid: int) -> SyscallEntry:
         fail(f"ptrace(PTRACE_GET_SYSCALL_INFO, {tid})")
     fields = _INFO.unpack_from(_info)
     return fields[1], fields[4], fields[5:11]
+
+
+def get_audit_arch(tid: int) -> int:
+    """The AUDIT_ARCH_* value of the system call that a stopped task returns from."""
+    return get_syscall_entry(tid)[0]

@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 SIGHUP = 1
 SIGINT = 2
+SIGQUIT = 3
 SIGKILL = 9
 SIGPIPE = 13
+SIGALRM = 14
 SIGTERM = 15
 SIGCHLD = 17
+SIGCONT = 18
 SIGSTOP = 19
 SIGTSTP = 20
 SIGTTIN = 21
+SIGURG = 23
 SIGXFSZ = 25
+SIGWINCH = 28
 
 STOPPING = frozenset((SIGSTOP, SIGTSTP, SIGTTIN))
 
@@ -41,6 +46,7 @@ _SYS_TGKILL = NATIVE.numbers["tgkill"]
 _SignalSet = ctypes.c_uint64 * 16  # glibc's sigset_t, of which the kernel knows the first 64 bits
 
 _pthread_sigmask = function("pthread_sigmask", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+_sigpending = function("sigpending", ctypes.c_int, ctypes.c_void_p)
 _signal = function("signal", ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
@@ -56,6 +62,13 @@ def change_mask(how: int, signals: "Iterable[int]") -> set[int]:
     if error:
         fail("pthread_sigmask", error)
     return {number for number in range(1, 65) if old[0] >> (number - 1) & 1}
+
+
+def pending() -> int:
+    """The blocked signals that wait for this thread or its process, as the kernel's sigset_t."""
+    found = _SignalSet()
+    checked(_sigpending(ctypes.addressof(found)), "sigpending")
+    return int(found[0])
 
 
 def restore_default(number: int) -> None:

@@ -28,12 +28,12 @@ from mlockwipe.linux.mman import (
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_SECCOMP
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
 
-# The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
-# back by an argument that prctl(2) ignores, or it would have to answer its own notification. It marks mlock2(2), too,
-# by which it locks again what it has moved out of the way of a call.
+# The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc, and a subreaper none. It
+# marks its own call back by an argument that prctl(2) ignores, or it would have to answer its own notification. It
+# marks mlock2(2), too, by which it locks again what it has moved out of the way of a call.
 OWN_PRCTL = OWN_MLOCK2 = 0x6D6C6F63
 
 # What begins I/O that may refer to memory while that is released.
@@ -45,14 +45,17 @@ RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
 
 
 def filter_one() -> bytes:
-    """User notification of locks, of becoming undumpable, and of what a program under a filter can't have: a
-    notification listener of its own, and seccomp's strict mode."""
+    """User notification of locks, of becoming undumpable, of what a program under a filter can't have (a notification
+    listener of its own, and seccomp's strict mode), of a signal asked for at the parent's death (the parent of the
+    command is a supervisor, which does not die then), and of who gets orphans, as helper tasks of ours are."""
 
     def rules(abi: Abi) -> list[Rule]:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlockall")),
             (RET_USER_NOTIF, "mlock2", (differs(3, OWN_MLOCK2),)),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
+            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_PDEATHSIG),)),
+            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_CHILD_SUBREAPER), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             # to say why they fail
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
@@ -65,7 +68,8 @@ def filter_one() -> bytes:
 
 
 def filter_two(*, unmap: bool) -> bytes:
-    """Stops at the calls that unlock memory and, if `unmap`, at those that release or move it."""
+    """Stops at the calls that unlock memory and, if `unmap`, at those that release or move it; and at some others for
+    which the order of events would not be what it is without us."""
 
     def rules(abi: Abi) -> list[Rule]:
         unlocking: list[Rule] = [
@@ -75,6 +79,12 @@ def filter_two(*, unmap: bool) -> bytes:
             (RET_TRACE, "clone", (has_flag(0, CLONE_UNTRACED),)),
             (RET_TRACE, "clone3", ()),
             *((RET_TRACE, call, ()) for call in MAKES_RING),
+            # while we have no priority, a task of real time would wait for us in vain
+            *((RET_TRACE, call, ()) for call in ("sched_setscheduler", "sched_setparam", "sched_setattr")),
+            # a child's end that a pidfd has told of already may wait for us
+            (RET_TRACE, "wait4", (has_flag(2, os.WNOHANG),)),
+            (RET_TRACE, "waitid", (has_flag(3, os.WNOHANG),)),
+            *([(RET_TRACE, "waitpid", (has_flag(2, os.WNOHANG),))] if "waitpid" in abi.numbers else ()),
         ]
         setting = (equal_int(1, _F_SETFL), has_flag(2, os.O_DIRECT))
         releasing: list[Rule] = [

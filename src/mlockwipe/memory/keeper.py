@@ -11,8 +11,9 @@ and dies with the supervisor. The keeper itself is never used for that: a superv
 traces, and a task caught between an injected call and its next stop would run on into the program's code.
 
 Both share nothing but the memory: their copy of the descriptors is closed, they are in a session of their own,
-and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL,
-so they are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
+and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL.
+Those of a child of the supervisor are its siblings; others are made by a middle task that exits at once, which leaves
+them to the supervisor as the nearest subreaper.
 
 The program can write to the memory that they live in, and map its own code where theirs is. So neither can do more
 than its work (confinement.py), and the keeper does not even return to user space as long as the supervisor lives:
@@ -41,12 +42,13 @@ from mlockwipe.linux.mman import (
     PROT_READ,
     PROT_WRITE,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.linux.seccomp_filter import FLAG_TSYNC, SET_MODE_FILTER
 from mlockwipe.linux.wait import WALL, SyscallStop, TaskGone, await_stop
 from mlockwipe.memory import confinement, zeros
 from mlockwipe.memory.filters import OWN_PRCTL
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject_quietly import injection
 from mlockwipe.memory.instruction import another_instruction, system_call_instruction
 from mlockwipe.memory.proc_files import Files
 
@@ -73,19 +75,25 @@ class Keeper:
 
     @classmethod
     def create(
-        cls, tid: int, status: procfs.Status, filter_program: bytes | None, like: "Keeper | None" = None
+        cls,
+        tid: int,
+        status: procfs.Status,
+        filter_program: bytes | None,
+        like: "Keeper | None" = None,
+        reaper: bool = False,
     ) -> "Keeper":
         """Make a keeper from a stopped task, and add `filter_program` to its process as `add_filter` does.
 
-        `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
+        `like` is the keeper of the parent, after a fork. `reaper`: whether the process has asked for its descendants'
+        orphans (PR_SET_CHILD_SUBREAPER). TaskGone when the task dies meanwhile; OSError when the
         kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
         abi, instruction = system_call_instruction(tid, like.instruction if like else None)
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
-                with Injection(tid, abi, instruction) as program:
-                    made = cls(_clone_aside(program), abi, instruction)
+                with injection(tid, status, abi, instruction) as program:
+                    made = cls(_clone_aside(program, status, reaper=reaper), abi, instruction)
 
                     def add_filter(room: int) -> None:
                         if filter_program is not None:
@@ -112,9 +120,10 @@ class Keeper:
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
-                with meanwhile, Injection(tid, abi, instruction) as program:
+                with meanwhile, injection(tid, procfs.Status(tid), abi, instruction) as program:
                     registers = program.registers
-                    keeper = cls(_clone_aside(program), abi, instruction)
+                    # As an orphan, even for process 1 of a PID namespace: that reaps it when it is left as it was.
+                    keeper = cls(_clone_orphan(program), abi, instruction)
             except TaskGone:
                 if keeper is None:
                     raise
@@ -220,7 +229,7 @@ class Keeper:
         filters already.
         """
         with (
-            Injection(tid, self.abi, self.instruction) as program,
+            injection(tid, status, self.abi, self.instruction) as program,
             self._room(self.worker, program.registers) as room,
         ):
             return self._add_filter(program, status, code, room)
@@ -281,8 +290,30 @@ def _bring_here(pid: int) -> None:
         os.sched_setaffinity(pid, os.sched_getaffinity(0))
 
 
-def _clone_aside(program: Injection) -> int:
-    """A task that shares the program's memory and is no child of it, in its first stop."""
+def _clone_aside(program: Injection, status: procfs.Status, *, reaper: bool = False) -> int:
+    """A task that shares the program's memory and is no child of it, in its first stop.
+
+    A process that gets orphans of its own, as a subreaper does, would get this one, too, and wait for its end:
+    `reaper` lets it be none for the while. Process 1 of a PID namespace always does; there it is a child that only a
+    wait with __WALL or __WCLONE finds, because it sends no signal at its end.
+    """
+    is_child = int(status["PPid"]) == os.getpid()
+    if is_child or status["NSpid"].split()[1:][-1:] == ["1"]:
+        pid, _ = program.clone(CLONE_PARENT if is_child else 0)
+        _bring_here(pid)
+        return pid
+    if not reaper:
+        return _clone_orphan(program)
+    program.call("prctl", PR_SET_CHILD_SUBREAPER, 0, OWN_PRCTL, 0, 0)
+    try:
+        return _clone_orphan(program)
+    finally:
+        with contextlib.suppress(TaskGone):
+            program.call("prctl", PR_SET_CHILD_SUBREAPER, 1, OWN_PRCTL, 0, 0)
+
+
+def _clone_orphan(program: Injection) -> int:
+    """The same, as a child of whoever gets the orphans of the program."""
     middle, middle_there = program.clone()
     pid = 0
     try:

@@ -21,7 +21,7 @@ from time import monotonic
 from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.privileged_file import NONE, SET_ID, privilege_of
-from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
+from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, SyscallStop, TrapStop, UntracedStop
 from mlockwipe.memory import in_flight
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal
@@ -32,7 +32,7 @@ from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_ref
 from mlockwipe.supervisor.report import Report
 from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
 from mlockwipe.tracing.observer import Unobserved
-from mlockwipe.tracing.restart import restart_interrupted_call
+from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import GONE, Tracees
@@ -55,7 +55,8 @@ class Attached:
         self._say = say
         self._all_memory = all_memory
         self._journal = Journal()  # nobody takes over: none of its slots is ever read
-        self._tracees = Tracees(self, Unobserved(), self._journal)
+        self._restarts = Restarts(transfers=False)  # the programs outlive us, at any moment
+        self._tracees = Tracees(self, Unobserved(), self._journal, self._restarts)
         self._first: set[AddressSpace] = set()  # those that the user has named, until they are covered
         self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
@@ -185,18 +186,22 @@ class Attached:
 
     def on_stop(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
+        if isinstance(stop, SyscallStop):
+            if task.space.is_unheld:
+                ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
+            self._restarts.at_call(task)
+            return
         if task.space.is_unheld:
             if isinstance(stop, SignalStop):
                 ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
             else:
                 stop = self._protect(task, stop)
         if isinstance(stop, GroupStop):
+            self._restarts.at_group_stop(task)
             ptrace.listen(task.tid)
             return
-        if isinstance(stop, SignalStop):
-            # To a traced task the kernel brings even signals that will then be ignored.
-            restart_interrupted_call(task.tid)
-        ptrace.cont(task.tid, stop.signal if isinstance(stop, SignalStop) else 0)
+        signal = stop.signal if isinstance(stop, SignalStop) else 0
+        self._restarts.go_on(task, self._restarts.at_stop(task, signal) if signal else 0)
 
     def on_untraced_stop(self, stop: UntracedStop) -> None:
         """There is no child that is not traced."""
@@ -210,7 +215,7 @@ class Attached:
         """
         space, mercy = task.space, None
         try:
-            restart_interrupted_call(task.tid)
+            self._restarts.at_stop(task)
             mercy = AtOurMercy(task.tid, suspend_seccomp=self._is_confined(task.tid))
             keeper = Keeper.create_mortal(task.tid, like, mercy)
         except GONE:

@@ -3,7 +3,7 @@
 
 To the front: `started PROGRAM SUPERVISOR`, `say TEXT`, `failed STATUS TEXT`, and last `exited CODE`
 or `killed SIGNAL`, after `ended` when no descendant is left either. From the front: `apart`, once it has left the
-program's process group. To the guardian: `program PID`, `keeper PID`,
+program's process group, and `orphaned`, when its own parent is gone. To the guardian: `program PID`, `keeper PID`,
 `gone PID`. Descriptors travel beside them.
 """
 

@@ -5,7 +5,7 @@ import os
 import signal
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, TrapStop, UntracedStop
+from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.ranges import RangeSet
@@ -15,7 +15,7 @@ from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.notified import NotifiedCalls
 from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.protection import Protection
-from mlockwipe.tracing.restart import restart_interrupted_call, restart_notified_call
+from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.task import FilterTwo, Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
 from mlockwipe.tracing.trapped import TrappedCalls
@@ -32,6 +32,9 @@ class Owner(Protocol):
 
     def say(self, key: str, text: str) -> None:
         """Tell the user something, once for each key."""
+
+    def note_death_signal(self, tgid: int, number: int) -> None:
+        """A process asks for a signal at the death of its parent."""
 
     def stopped(self, tid: int, by: int | None) -> None:
         """A task was stopped by a job-control signal, or continued (None)."""
@@ -63,11 +66,19 @@ class Filtered:
         self._counts = counts
         self._strict = strict
         self._unmap = unmap
-        self.tracees = Tracees(self, observer, journal)
+        self._restarts = Restarts(transfers=True)
+        self.tracees = Tracees(self, observer, journal, self._restarts)
         self._trapped = TrappedCalls(self.tracees, counts, save_area)
         self._protection = Protection(self.tracees, custody.entrust, inherited_filters, unmap=unmap)
         self.notified = NotifiedCalls(
-            listener, self.tracees, self._trapped, self._protection, counts, owner.say, strict=strict
+            listener,
+            self.tracees,
+            self._trapped,
+            self._protection,
+            counts,
+            owner.say,
+            owner.note_death_signal,
+            strict=strict,
         )
 
     # -- stops --------------------------------------------------------------------------------------------------
@@ -76,32 +87,35 @@ class Filtered:
         kind = type(stop)
         if kind is SeccompStop:
             self._trapped.entered(task)
-        elif kind is SyscallStop:
+        elif kind is SyscallStop and task.state is TaskState.IN_CALL:
             self._trapped.returned(task)
             ptrace.cont(task.tid)
+        elif kind is SyscallStop:
+            if task.lacks_filter and task.space.held is not None:
+                ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
+            self._restarts.at_call(task)
         else:
             self._resume(task, stop)
 
     def _resume(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        if task.state is TaskState.NOTIFIED:
+        came_from = task.state
+        if came_from is TaskState.NOTIFIED:
             self._trapped.returned(task)
-        elif task.state is TaskState.RUNNING and isinstance(stop, TrapStop):
-            restart_interrupted_call(task.tid)  # by us, to add filter two
         self._protection.add_filter(task)
         if isinstance(stop, GroupStop):
+            self._restarts.at_group_stop(task)
             task.become(TaskState.GROUP_STOPPED)
             ptrace.listen(task.tid)
             self._owner.stopped(task.tid, stop.signal)
             return
-        if task.state is TaskState.GROUP_STOPPED:
+        if came_from is TaskState.GROUP_STOPPED:
             task.become(TaskState.RUNNING)
             self._owner.stopped(task.tid, None)
-        if isinstance(stop, SignalStop):
-            restart_notified_call(task.tid)
-            ptrace.cont(task.tid, stop.signal)
-        else:
-            ptrace.cont(task.tid)
+        signal = stop.signal if isinstance(stop, SignalStop) else 0
+        if signal or came_from is TaskState.RUNNING:
+            signal = self._restarts.at_stop(task, signal)
+        self._restarts.go_on(task, signal)
 
     def on_untraced_stop(self, stop: UntracedStop) -> None:
         self._owner.stopped(stop.tid, stop.signal)

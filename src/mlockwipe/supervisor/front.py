@@ -82,6 +82,9 @@ class _Front:
         self._guardian = guard
         self._program: int | None = None  # a pidfd: its pid may be another's one day
         self._signals = signalfd.open_signalfd(_CAUGHT)
+        self._parent: int | None = None  # a pidfd of who has started us
+        with suppress(OSError):  # it is gone, or outside of our PID namespace
+            self._parent = os.pidfd_open(os.getppid())
         self._own_senders: set[int] = {guard}
         self._apart = False
         self._said: set[str] = set()
@@ -94,8 +97,14 @@ class _Front:
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
         poll.register(self._signals, select.POLLIN)
+        if self._parent is not None:
+            poll.register(self._parent, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
+                if fd == self._parent:
+                    poll.unregister(fd)
+                    self._channel.send("orphaned")  # the program may have asked for a signal then (PR_SET_PDEATHSIG)
+                    continue
                 if fd == self._signals:
                     if self._ended is None:
                         self._forward()
@@ -154,8 +163,9 @@ class _Front:
         self._forward()  # what the terminal sent before has reached the program too
         self._apart = apart
         self._channel.send("apart")
+        pidfds = (fd for fd in (self._program, self._parent) if fd is not None)
         ours = (2, self._channel.fileno(), self._signals, *self._options.descriptors)
-        guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
+        guardian.let_go_of_shell(*ours, *pidfds)
 
     def _reap_guardian(self) -> None:
         with suppress(ChildProcessError):  # done before, if the supervisor was killed between its last words

@@ -154,6 +154,9 @@ class Outside:
             self._said.add(key)
             _say(self._request, text)
 
+    def note_death_signal(self, tgid: int, number: int) -> None:
+        """Its parent is the one that it means, and the kernel sees to it."""
+
     def stopped(self, tid: int, by: int | None) -> None:
         """Whoever waits for it is its parent, and hears of it from the kernel."""
 

@@ -8,6 +8,7 @@ something, and left off when by then the program has ended and left nothing behi
 import os
 import select
 
+from mlockwipe.linux import signals
 from mlockwipe.memory.journal import Journal
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -44,6 +45,8 @@ def wait(program: int, listener: int, front: Channel, journal: Journal) -> os.wa
     os.close(pidfd)
     # A descendant, or a notification of one, would be left to whoever supervises; so would the death of the front.
     if pidfd not in ready or front.fileno() in ready or _children() != [program]:
+        return None
+    if signals.pending() & ~signals.as_bits((signals.SIGCHLD,)):  # from the program to its parent
         return None
     end = os.waitid(os.P_PID, program, os.WEXITED | os.WNOWAIT)
     assert end is not None

@@ -21,9 +21,10 @@ from mlockwipe.supervisor.report import Report
 from mlockwipe.tracing.burst import Burst
 from mlockwipe.tracing.observer import Unobserved
 
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 _MOST_SAID = 100  # a program that executes ever others could fill a log
-SIGNALS = (signal.SIGCHLD, *_FORWARDED)  # to be blocked by whoever runs a supervisor
+_ENDING = frozenset((signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT))
+# To be blocked by whoever runs a supervisor. SIGALRM is the tick of a burst.
+SIGNALS = signals.ALL - {signals.SIGKILL, signals.SIGALRM, *signals.STOPPING}
 
 
 class Supervisor:
@@ -49,6 +50,7 @@ class Supervisor:
         self._program = program
         self._program_ended = False
         self._program_stopped = False
+        self._death_signal = 0  # which the program wants when its parent dies: that is not this process to it
         self._verbose = options.verbosity > 0
         self._front_pid = front_pid
         self._said: set[str] = set()
@@ -119,6 +121,7 @@ class Supervisor:
     def _reap(self, end: End) -> None:
         if end.tid == self._program:
             self._journal.note_end(end.status, end.code)
+            self._forward_signals()  # its own, before nobody knows any more whose they are
         wait.reap(end.tid)
         if end.tid == self._program:
             self.program_has_ended(end)
@@ -132,16 +135,23 @@ class Supervisor:
 
     def _forward_signals(self) -> None:
         for info in signalfd.read_signals(self._signals):
-            if info.code == signalfd.SI_KERNEL:
-                continue  # from the terminal, before we left the program's group: the program has it too
+            if info.code == signalfd.SI_KERNEL or info.sender == os.getpid():
+                continue  # from the terminal, before we left the program's group: the program has it too; or SIGPIPE
             if info.signal != signal.SIGCHLD and not self._program_ended:
-                with contextlib.suppress(PermissionError):  # it has changed its user, as nobody but root could
-                    os.kill(self._program, info.signal)
+                to = _parent(self._front_pid) if _is_from_below(info) else self._program
+                with contextlib.suppress(PermissionError, ProcessLookupError):
+                    if to:
+                        os.kill(to, info.signal)
 
     def _front_is_gone(self) -> bool:
         assert self._front is not None
-        if self._front.receive() is not None:
-            return False  # `apart`, for a supervisor that was killed before it took that
+        message = self._front.receive()
+        if message is not None:
+            # `orphaned`, or `apart` for a supervisor that was killed before it took that
+            if message[0] == "orphaned" and not self._program_ended:
+                with contextlib.suppress(OSError, OverflowError):
+                    os.kill(self._program, self._death_signal)
+            return False
         self._front = None
         if not self._program_ended:
             os.kill(self._program, signal.SIGKILL)  # whoever killed the front meant the program
@@ -202,6 +212,10 @@ class Supervisor:
         if self._front is not None:
             self._front.offer("say", text)  # it may be stopped, as the program is: what is supervised goes on
 
+    def note_death_signal(self, tgid: int, number: int) -> None:
+        if tgid == self._program:
+            self._death_signal = number
+
     def stopped(self, tid: int, by: int | None) -> None:
         """The program was stopped by a signal, or continued: so is the front, which the shell looks at.
 
@@ -217,3 +231,24 @@ class Supervisor:
             os.kill(self._front_pid, signal.SIGCONT)
         if by is not None:
             os.kill(self._front_pid, by if by in signals.STOPPING else signal.SIGSTOP)
+
+
+def _parent(pid: int) -> int:
+    """The pid of a process's parent; 0 when the process is gone, or the parent is outside of our PID namespace."""
+    try:
+        return int(procfs.stat_fields(pid)[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def _is_from_below(info: signalfd.SignalInfo) -> bool:
+    """Whether the program or a descendant has sent a signal: to its parent, in whose place we are.
+
+    Who is gone, as kill(1) is at once, can't be asked. A program tells its parent something; others want to end it.
+    """
+    pid = info.sender
+    if pid and not os.path.exists(f"/proc/{pid}"):
+        return info.signal not in _ENDING
+    while pid > 1 and pid != os.getpid():
+        pid = _parent(pid)
+    return pid == os.getpid()

@@ -8,7 +8,7 @@ from mlockwipe.linux import ptrace
 from mlockwipe.linux.wait import Stop, TaskGone, TrapStop, await_stop
 
 # No O_EXITKILL: a foreign program goes on when its tracer is gone.
-OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
+OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
 
 
 class AtOurMercy:

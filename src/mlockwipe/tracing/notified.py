@@ -9,7 +9,7 @@ import errno
 from collections.abc import Callable
 
 from mlockwipe.linux import procfs, ptrace, seccomp, wait
-from mlockwipe.linux.prctl import PR_SET_SECCOMP
+from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_PDEATHSIG, PR_SET_SECCOMP
 from mlockwipe.linux.seccomp_filter import SET_MODE_STRICT
 from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.address_space import AddressSpace
@@ -45,7 +45,8 @@ _STRICT_MODE = (
 
 
 class NotifiedCalls:
-    """`say`: tells the user something, once for a key. `strict`: a lock that can't be protected is refused."""
+    """`say`: tells the user something, once for a key. `note_death_signal`: hears which signal a process asks for at
+    its parent's death. `strict`: a lock that can't be protected is refused."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class NotifiedCalls:
         protection: Protection,
         counts: Counts,
         say: Callable[[str, str], None],
+        note_death_signal: Callable[[int, int], None],
         *,
         strict: bool,
     ) -> None:
@@ -65,6 +67,7 @@ class NotifiedCalls:
         self._counts = counts
         self._say = say
         self._strict = strict
+        self._note_death_signal = note_death_signal
 
     def handle(self) -> None:
         """Answer the call that waits, if there is one."""
@@ -91,6 +94,11 @@ class NotifiedCalls:
         if _wants_seccomp(call):
             strict = call.name == "prctl" or call.arguments[0] == SET_MODE_STRICT
             self._say(*(_STRICT_MODE if strict else _LISTENER))
+            seccomp.let_go_on(self._listener, notification)
+            return
+        if call.name == "prctl" and call.arguments[0] in (PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER):
+            note = self._note_death_signal if call.arguments[0] == PR_SET_PDEATHSIG else self._protection.note_reaper
+            note(int(procfs.status_field(tid, "Tgid")), call.arguments[1])
             seccomp.let_go_on(self._listener, notification)
             return
         if task is None:
@@ -138,6 +146,8 @@ class NotifiedCalls:
         space = AddressSpace()
         seized = seize_sharing(tgid, int(status["PPid"]), options=PTRACE_OPTIONS)
         self._tracees.add_seized(seized, space)
+        for member, _ in seized.members:
+            self._trapped.priority.above_task(member)
         if seized.refused:
             space.leave_unprotected(self._tracees.journal)
             tracer = status["TracerPid"]

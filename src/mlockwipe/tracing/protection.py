@@ -28,6 +28,7 @@ class Protection:
         self._entrust = entrust
         self._filter_two = filter_two(unmap=unmap)
         self._inherited_filters = inherited_filters
+        self._reapers: dict[int, str] = {}  # processes that get orphans: when each was started
 
     def protect(self, task: Task, like: Keeper | None = None) -> None:
         """Give the address space of a stopped task its keeper. `like`: that of the parent, after a fork.
@@ -48,7 +49,9 @@ class Protection:
                 space.stack_top = procfs.stack_top(task.tid)
             if needs_filter:
                 self._mark(task, FilterTwo.PERHAPS)
-            keeper = Keeper.create(task.tid, status, self._filter_two if needs_filter else None, like)
+            keeper = Keeper.create(
+                task.tid, status, self._filter_two if needs_filter else None, like, self._is_reaper(task.tgid)
+            )
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
@@ -62,6 +65,15 @@ class Protection:
         if any(self._tracees.tasks[tid].filter_two is FilterTwo.REFUSED for tid in space.tids):
             for start, end in held.mappings.locked():  # by a thread that was left out
                 space.sensitive.ranges.add(start, end)
+
+    def note_reaper(self, tgid: int, on: int) -> None:
+        """A process has asked for the orphans among its descendants, or asks for them no more."""
+        self._reapers.pop(tgid, None)
+        if on:
+            self._reapers[tgid] = procfs.start_time(tgid)
+
+    def _is_reaper(self, tgid: int) -> bool:
+        return tgid in self._reapers and self._reapers[tgid] == procfs.start_time(tgid)
 
     def entrust(self, task: Task) -> None:
         """Hand out what shows the memory of a keeper that was made for this task, which goes on by now."""

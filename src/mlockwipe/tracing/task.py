@@ -4,6 +4,7 @@
 from enum import Enum
 
 from mlockwipe.memory.address_space import AddressSpace, CallUnderWay
+from mlockwipe.tracing.restarted import Restarted
 
 
 class TaskState(Enum):
@@ -33,9 +34,10 @@ class FilterTwo(Enum):
 
 
 class Task:
-    """`under_way`: its call that is being looked at, in NOTIFIED and IN_CALL."""
+    """`under_way`: its call that is being looked at, in NOTIFIED and IN_CALL. `restarted`: its call that goes on
+    though a signal has interrupted it (restarted.py)."""
 
-    __slots__ = ("filter_two", "space", "state", "tgid", "tid", "under_way")
+    __slots__ = ("filter_two", "restarted", "space", "state", "tgid", "tid", "under_way")
 
     def __init__(self, tid: int, tgid: int, space: AddressSpace, filter_two: FilterTwo = FilterTwo.NO) -> None:
         self.tid = tid
@@ -44,6 +46,7 @@ class Task:
         self.filter_two = filter_two
         self.state = TaskState.RUNNING
         self.under_way: CallUnderWay | None = None
+        self.restarted: Restarted | None = None
 
     @property
     def lacks_filter(self) -> bool:

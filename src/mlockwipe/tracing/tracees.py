@@ -30,6 +30,7 @@ from mlockwipe.memory.keeper import end_task
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
 from mlockwipe.tracing.observer import Observer
+from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import Seized
 from mlockwipe.tracing.task import FilterTwo, Task
 
@@ -40,7 +41,7 @@ else:
     Protocol = object  # typing takes 4 ms to import
 
 GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
-_SOON = 0.05  # seconds, by which the event of a newborn's maker has come
+_SOON = 0.05  # seconds, by which the event of a newborn's maker has come, or the end of a child been handled
 _LATER = 0.1  # seconds from one look at a program whose keeper was killed to the next
 _MOST_OFTEN, _LEAST_OFTEN = 0.002, 1.0  # seconds from one look at I/O in flight to the next
 
@@ -82,15 +83,18 @@ class Policy(Protocol):
 
 
 class Tracees:
-    """`observer`: who hears of what happens to them. `journal`: where the ranges of the keepers are kept."""
+    """`observer`: who hears of what happens to them. `journal`: where the ranges of the keepers are kept. `restarts`:
+    their calls that signals have interrupted."""
 
-    def __init__(self, policy: Policy, observer: Observer, journal: Journal) -> None:
+    def __init__(self, policy: Policy, observer: Observer, journal: Journal, restarts: Restarts) -> None:
         self.policy = policy
+        self.restarts = restarts
         self.observer = observer
         self.journal = journal
         self.tasks: dict[int, Task] = {}
         self.keepers: dict[int, AddressSpace] = {}
         self._halted: set[int] = set()  # keepers in their exit stop
+        self._put_off: dict[int, float] = {}  # at the entry of a wait, until when
         self._newborn: dict[int, float] = {}  # in their first stop, since when; the event of their maker is to come
         self._awaiting_io: dict[AddressSpace, _Wait] = {}
         self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
@@ -112,7 +116,9 @@ class Tracees:
 
     def _forget(self, tid: int) -> Task | None:
         task = self.tasks.pop(tid, None)
+        self._put_off.pop(tid, None)
         if task is not None:
+            self.restarts.forget(tid)
             task.space.tids.discard(tid)
             if task.under_way is not None:
                 task.space.abandon(task.under_way)
@@ -127,6 +133,8 @@ class Tracees:
 
     def handle(self, found: Stop | End) -> End | None:
         """Handle an event that was only looked at. The caller reaps the task of an end that is returned."""
+        if self._put_off:
+            self._go_on_waiting(monotonic())
         if isinstance(found, End):
             stop = wait.look_for_stop()  # every stop comes before any end
             if stop is None:
@@ -138,6 +146,9 @@ class Tracees:
 
     def settle(self) -> float | None:
         """To be called when there are no more events, and again after so many seconds, should none come by then."""
+        if self._put_off:
+            self._go_on_waiting()
+        soon = self.restarts.settle()
         if self._newborn:
             self._adopt_lost()
         # Killed with its keeper, process 1 of a PID namespace gives its memory up and then waits for the keeper's
@@ -145,9 +156,26 @@ class Tracees:
         for keeper in list(self._halted):
             self._release_if_halted(self.keepers[keeper])
         waits = [_SOON] * bool(self._newborn) + [_LATER] * bool(self._halted)
+        if soon is not None:
+            waits.append(soon)
         if self._awaiting_io:
             waits.append(self._look_at_io())
         return min(waits, default=None)
+
+    def put_off(self, task: Task) -> None:
+        """Let a task that asks for ended children, and will not wait for one, go on when there are no more events.
+
+        A pidfd is readable from the moment of death, when its end is still ours (do_notify_pidfd in kernel/signal.c).
+        """
+        wait.take(task.tid)
+        self._put_off[task.tid] = monotonic() + _SOON
+
+    def _go_on_waiting(self, now: float | None = None) -> None:
+        """All that were put off, or those whose time is up."""
+        for tid in [tid for tid, until in self._put_off.items() if now is None or until <= now]:
+            del self._put_off[tid]
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(tid)
 
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)

@@ -16,11 +16,14 @@ from mlockwipe.memory.calls import Call, decode
 from mlockwipe.memory.filters import MAKES_RING, OPENS_DIRECTLY
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.sensitive import Change, given_up, return_matters
+from mlockwipe.tracing import priority
 from mlockwipe.tracing.counts import Counts
+from mlockwipe.tracing.priority import Priority
 from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
 
 _BRIEFLY = 150_000  # ns
+_WAITS = frozenset(("wait4", "waitid", "waitpid"))  # with WNOHANG, as the filter says
 _MUNMAP = NATIVE.numbers["munmap"]
 
 
@@ -31,6 +34,7 @@ class TrappedCalls:
         self._tracees = tracees
         self._counts = counts
         self._save_area = save_area
+        self.priority = Priority()
         self._single_cpu = len(os.sched_getaffinity(0)) == 1
 
     def entered(self, task: Task) -> None:
@@ -54,6 +58,11 @@ class TrappedCalls:
             space.has_rings = True
         elif call.name in OPENS_DIRECTLY:
             space.has_direct_files = True
+        elif call.name in priority.CALLS:
+            self.priority.above_call(call, space.state.memory_fd)
+        elif call.name in _WAITS:
+            self._tracees.put_off(task)
+            return
         elif not space.sensitive.ranges:
             space.program_break = None  # not followed while there is nothing to protect
         elif self._begin_trapped(task, call):
@@ -121,7 +130,7 @@ class TrappedCalls:
 
         Not for longer: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
         """
-        if self._single_cpu:
+        if self._single_cpu or self.priority.raised:  # it could not run as long as we look
             return
         deadline = monotonic_ns() + _BRIEFLY
         while (stop := wait.look_for_stop(task.tid)) is None:

@@ -132,6 +132,35 @@ def own_children(program: Program) -> None:
     program.check("one more", refused(os.wait), "ECHILD")
 
 
+def _waited_for_at_once(program: Program) -> None:
+    """A pidfd tells of a child's end, and then it can be waited for without waiting."""
+    import select
+
+    found = []
+    for _ in range(20):
+        pid = program.fork(program.secret)
+        pidfd = os.pidfd_open(pid)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll()
+        found.append(os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG) is not None)
+        if not found[-1]:
+            os.waitpid(pid, 0)
+        os.close(pidfd)
+    program.check("children that were there to be waited for", found.count(True), len(found))
+
+
+@case("L7", "pidfd", KEPT, "a child whose pidfd is readable has ended, for a wait with WNOHANG too", shows=False)
+def pidfd_readable(program: Program) -> None:
+    program.secret()
+    _waited_for_at_once(program)
+
+
+@case("L7", "pidfd-of-other", KEPT, "the same, where the child has locked memory and the parent none", shows=False)
+def pidfd_of_other(program: Program) -> None:
+    _waited_for_at_once(program)
+
+
 @case("L7", "relations", KEPT, "process, parent, group and session numbers", shows=False)
 def relations(program: Program) -> None:
     def who() -> tuple[int, ...]:
@@ -192,6 +221,23 @@ def subreaper(program: Program) -> None:
         pass
     program.check("how the wait ends", error, "ECHILD")
     program.check("who was waited for", waited, dict.fromkeys(expected, 0))
+
+
+@case("L7", "subreaper-locks", KEPT, "a subreaper that locks memory has no child by that", shows=False)
+def subreaper_locks(program: Program) -> None:
+    from mlockwipe.linux.prctl import become_subreaper
+
+    become_subreaper()
+    at = program.secret()
+    program.check("wait", refused(_wait_for_any, os.WNOHANG | WALL), "ECHILD")
+    program.check("children", children(os.getpid()), [])
+    mm.munmap(at, SIZE)
+
+    def orphan() -> None:
+        os.waitpid(program.fork(lambda: program.fork(lambda: None) and None), 0)
+        os.wait()
+
+    program.check("its own orphan", refused(orphan), None)
 
 
 @case("L7", "process-mrelease", KEPT, "process_mrelease of a child that was killed", shows=False)

@@ -80,6 +80,15 @@ def signal_actions(program: Program) -> None:
     _same(program, "signals", lambda: _status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"))
 
 
+@case(
+    "L7", "sigtrap-ignored", KEPT, "the same of a program that ignores SIGTRAP, and does not die of one", shows=False
+)
+def sigtrap_ignored(program: Program) -> None:
+    signal.signal(signal.SIGTRAP, signal.SIG_IGN)
+    _same(program, "signals", lambda: _status("SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"))
+    os.kill(os.getpid(), signal.SIGTRAP)
+
+
 @case("L7", "affinity", KEPT, "the processors that the program may run on", shows=False)
 def affinity(program: Program) -> None:
     _same(program, "processors", lambda: sorted(os.sched_getaffinity(0)))
@@ -126,6 +135,25 @@ def dumpable(program: Program) -> None:
         program.check("PR_GET_DUMPABLE", libc.prctl(get, 0, 0, 0, 0), value)
 
 
+def _of_children() -> tuple[float, ...]:
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime, usage.ru_stime, usage.ru_maxrss, usage.ru_nvcsw
+
+
+@case("L7", "children-usage", KEPT, "what its children have used", shows=False)
+def children_usage(program: Program) -> None:
+    before = _of_children()
+    program.secret()
+    program.check("what children have used", _of_children(), before)
+
+
+@case("L7", "children-usage-child", KEPT, "the same, of a child of the program", shows=False)
+def children_usage_child(program: Program) -> None:
+    program.reap(program.fork(lambda: children_usage(program)))
+
+
 @case("L7", "locked-amount", KEPT, "how much it has locked, as /proc tells it", shows=False)
 def locked_amount(program: Program) -> None:
     def locked() -> str:
@@ -161,13 +189,6 @@ def i386_map_refused(program: Program) -> None:
     program.check("mmap", refused(call, OLD_MMAP, 1), "EFAULT")
     program.look()
     program.intact("the secret", at)
-
-
-@case("L7", "usage-of-children", KEPT, "what its children have used, of a program that has none", shows=False)
-def usage_of_children(program: Program) -> None:
-    import resource
-
-    _same(program, "usage", lambda: resource.getrusage(resource.RUSAGE_CHILDREN)[:3])
 
 
 @case("L7", "process-limit", KEPT, "a user who may have three processes, and has one that locks, forks", shows=False)

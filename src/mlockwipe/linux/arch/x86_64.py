@@ -28,10 +28,10 @@ class Abi:
     """How one ABI makes a system call.
 
     `audit_arch`: its AUDIT_ARCH_* value. `word`: the size of a pointer in bytes. `instruction`: the machine code of a
-    system call. `numbers`: of the calls that are used anywhere here. `end_by_eintr`: the numbers of those that return
-    EINTR after any stop, even without a handler (signal(7)). `filtered_as`: what libseccomp calls the ABI and those
-    that share its calls. `mmap`: what libseccomp calls its mmap with the flags in a register; `mmap_in_memory`: and
-    the one whose arguments lie in memory, where a filter can't look.
+    system call. `numbers`: of the calls that are used anywhere here. `waiting`: of those that a signal ends before
+    their time or with a part of what they were to do. `close`: the number of the call that may not be made once more.
+    `filtered_as`: what libseccomp calls the ABI and those that share its calls. `mmap`: and its mmap with the flags
+    in a register; `mmap_in_memory`: and the one whose arguments lie in memory, where a filter can't look.
     """
 
     def __init__(
@@ -42,7 +42,8 @@ class Abi:
         instruction: bytes,
         arguments: tuple[str, ...],
         numbers: "Mapping[str, int]",
-        end_by_eintr: frozenset[int],
+        waiting: "Mapping[str, int]",
+        close: int,
         filtered_as: tuple[int, ...],
         mmap: str,
         mmap_in_memory: str | None,
@@ -52,16 +53,22 @@ class Abi:
         self.instruction = instruction
         self.arguments = arguments
         self.numbers = numbers
-        self.end_by_eintr = end_by_eintr
+        self.waiting = waiting
+        self.close = close
         self.filtered_as = filtered_as
         self.mmap = mmap
         self.mmap_in_memory = mmap_in_memory
         self.address_mask = (1 << 8 * word) - 1
         self._names = {number: name for name, number in numbers.items()}
+        self._waiting_names = {number: name for name, number in waiting.items()}
 
     def name(self, number: int) -> str:
         """The name of a call by its number. KeyError for one that is not used here."""
         return self._names[number & ~X32_SYSCALL_BIT]
+
+    def waiting_name(self, number: int) -> str:
+        """The name of one of the `waiting` calls, '' for others. Not of x32, where vectors and times are others."""
+        return self._waiting_names.get(number, "")
 
 
 class Registers(ctypes.Structure):
@@ -80,6 +87,16 @@ class Registers(ctypes.Structure):
     rip: int
     cs: int
     rsp: int
+
+    @property
+    def call_names(self) -> tuple[str, ...]:
+        """The registers that tell one system call from another: instruction, stack, number and arguments."""
+        return ("rip", "rsp", "orig_rax", *self.abi.arguments)
+
+    @property
+    def may_call_again(self) -> bool:
+        """Whether this is a call that can be made once more: close(2) has closed even if it returns EINTR."""
+        return self.orig_rax != _NO_CALL and self.orig_rax & ~X32_SYSCALL_BIT != self.abi.close
 
     @property
     def abi(self) -> Abi:
@@ -126,6 +143,12 @@ class Registers(ctypes.Structure):
         """The address of the system-call instruction that the task has executed last."""
         return self.rip - len(self.abi.instruction)
 
+    def again(self) -> "Registers":
+        """As these, but to have the task make its call once more, whether it is stopped for a signal or not."""
+        registers = Registers.from_buffer_copy(self)
+        registers.rip, registers.rax, registers.orig_rax = self.executed_at(), self.orig_rax, _NO_CALL
+        return registers
+
     def aim(self, abi: Abi, instruction: int, name: str, arguments: "Sequence[int]") -> None:
         """Have the task execute a call next. `instruction`: the address of a system-call instruction."""
         self.rip = instruction
@@ -165,6 +188,8 @@ X86_64 = Abi(
         "ptrace": 101,
         "setsid": 112,
         "capset": 126,
+        "sched_setparam": 142,
+        "sched_setscheduler": 144,
         "mlock": 149,
         "munlock": 150,
         "mlockall": 151,
@@ -174,8 +199,10 @@ X86_64 = Abi(
         "io_destroy": 207,
         "io_submit": 209,
         "tgkill": 234,
+        "waitid": 247,
         "openat": 257,
         "kcmp": 312,
+        "sched_setattr": 314,
         "seccomp": 317,
         "userfaultfd": 323,
         "mlock2": 325,
@@ -192,9 +219,33 @@ X86_64 = Abi(
         "process_mrelease": 448,
         "mseal": 462,
     },
-    # semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter,
-    # epoll_pwait2
-    end_by_eintr=frozenset((65, 128, 208, 220, 232, 281, 333, 426, 441)),
+    waiting={
+        "read": 0,
+        "write": 1,
+        "readv": 19,
+        "writev": 20,
+        "sendfile": 40,
+        "connect": 42,
+        "accept": 43,
+        "sendto": 44,
+        "recvfrom": 45,
+        "sendmsg": 46,
+        "recvmsg": 47,
+        "rt_sigtimedwait": 128,
+        "io_getevents": 208,
+        "semtimedop": 220,
+        "epoll_wait": 232,
+        "ppoll": 271,
+        "epoll_pwait": 281,
+        "accept4": 288,
+        "recvmmsg": 299,
+        "sendmmsg": 307,
+        "getrandom": 318,
+        "io_pgetevents": 333,
+        "io_uring_enter": 426,
+        "epoll_pwait2": 441,
+    },
+    close=3,
     filtered_as=(0xC000003E, 0x4000003E),  # and x32
     mmap="mmap",
     mmap_in_memory=None,
@@ -209,6 +260,7 @@ I386 = Abi(
         "fork": 2,
         "read": 3,
         "open": 5,
+        "waitpid": 7,
         "chdir": 12,
         "pause": 29,
         "brk": 45,
@@ -225,6 +277,8 @@ I386 = Abi(
         "munlock": 151,
         "mlockall": 152,
         "munlockall": 153,
+        "sched_setparam": 154,
+        "sched_setscheduler": 156,
         "mremap": 163,
         "prctl": 172,
         "capset": 185,
@@ -234,7 +288,9 @@ I386 = Abi(
         "fcntl64": 221,
         "io_setup": 245,
         "io_destroy": 246,
+        "waitid": 284,
         "openat": 295,
+        "sched_setattr": 351,
         "seccomp": 354,
         "socketpair": 360,
         "recvmsg": 372,
@@ -247,7 +303,36 @@ I386 = Abi(
         "openat2": 437,
         "process_madvise": 440,
     },
-    end_by_eintr=frozenset((256, 319)),  # epoll_wait, epoll_pwait
+    waiting={
+        "read": 3,
+        "write": 4,
+        "readv": 145,
+        "writev": 146,
+        "rt_sigtimedwait": 177,
+        "sendfile": 187,
+        "sendfile64": 239,
+        "io_getevents": 247,
+        "epoll_wait": 256,
+        "ppoll": 309,
+        "epoll_pwait": 319,
+        "recvmmsg": 337,
+        "sendmmsg": 345,
+        "getrandom": 355,
+        "connect": 362,
+        "accept4": 364,
+        "sendto": 369,
+        "sendmsg": 370,
+        "recvfrom": 371,
+        "recvmsg": 372,
+        "io_pgetevents": 385,
+        "ppoll_time64": 414,
+        "io_pgetevents_time64": 416,
+        "semtimedop_time64": 420,
+        "rt_sigtimedwait_time64": 421,
+        "io_uring_enter": 426,
+        "epoll_pwait2": 441,
+    },
+    close=6,
     filtered_as=(0x40000003,),
     mmap="mmap2",
     mmap_in_memory="mmap",
