@@ -16,7 +16,7 @@ from mlockwipe.errors import Refused
 from mlockwipe.linux.mman import MAP_LOCKED
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
-from mlockwipe.memory.filters import OWN_PRCTL
+from mlockwipe.memory.filters import OWN_MLOCK2, OWN_PRCTL
 
 BASES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")  # of Podman, in its own order
 UNCONFINED = "unconfined"
@@ -47,7 +47,7 @@ _MMAP: list[tuple[str, tuple[Rule, ...]]] = [
 # Filter one (memory/filters.py), for each call with what is left to be allowed.
 _DIVIDED: dict[str, list[tuple[str, tuple[Rule, ...]]]] = {
     "mlock": [(_NOTIFY, ())],
-    "mlock2": [(_NOTIFY, ())],
+    "mlock2": [(_NOTIFY, (_differs(3, OWN_MLOCK2),)), (_ALLOW, (_equal(3, OWN_MLOCK2),))],
     "mlockall": [(_NOTIFY, ())],
     "mmap": _MMAP,
     "mmap2": _MMAP,
