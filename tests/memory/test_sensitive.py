@@ -168,7 +168,7 @@ def releases(model: Model, call: Call) -> list[Range]:
             return [(address, address + SEGMENT * PAGE_SIZE)] if whole else []
         case "process_madvise":
             return []
-    return released(call, model.program_break, -1, os.getpid(), model.mapped)
+    return released(call, model.program_break, -1, os.getpid(), {os.getpid()}, model.mapped)
 
 
 def is_seen(call: Call) -> bool:

@@ -211,7 +211,7 @@ class AddressSpace:
     def released(self, call: Call, tid: int) -> list[Range]:
         """The ranges whose pages a call of task `tid` gives back if it succeeds, sensitive or not."""
         end = self.heap_end if call.name == "brk" else 0
-        return released(call, end, self.state.memory_fd, tid, self.state.mappings.mapped)
+        return released(call, end, self.state.memory_fd, tid, self.tids, self.state.mappings.mapped)
 
     def concerned(self, call: Call, spans: Iterable[Range]) -> list[Range]:
         """The parts of `spans`, which the call would release, that are to be wiped."""
@@ -228,7 +228,7 @@ class AddressSpace:
         """At the entry of a call that releases `spans`: wipe them, and save them for the case that it fails."""
         under_way = CallUnderWay(call)
         if call.name == "process_madvise":
-            under_way.places = vector(self.state.memory_fd, call.arguments[1], call.arguments[2])
+            under_way.places = vector(self.state.memory_fd, call)
         parts = self.concerned(call, spans)
         if self.unwatched and (
             call.name in ("mlockall", "mremap") or any(self.unwatched.overlaps(*part) for part in parts)

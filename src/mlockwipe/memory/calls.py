@@ -4,7 +4,7 @@
 import ctypes
 import os
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from mlockwipe.linux import shm
 from mlockwipe.linux.arch import ABIS, PAGE_SIZE, TASK_SIZE
@@ -23,15 +23,30 @@ from mlockwipe.suppress import suppress
 Mapped = Callable[[int, int], Iterable[Range]]  # the parts of [start, end) where anything is mapped
 LOCKS = frozenset(("mlock", "mlock2", "mlockall"))
 
+# The arguments that the kernel's prototype calls int: it ignores the upper half of their registers.
+_INTS = {
+    "madvise": (2,),
+    "mlock2": (2,),
+    "mlockall": (0,),
+    "prctl": (0,),
+    "process_madvise": (0, 3),
+    "seccomp": (0, 1),
+    "shmat": (0, 2),
+}
+
 
 class Call:
-    """A system call by name, with its arguments in the order of its manual page."""
+    """A system call by name, with its arguments in the order of its manual page.
 
-    __slots__ = ("arguments", "name")
+    `word`: the size of a pointer in the structures that they point at.
+    """
 
-    def __init__(self, name: str, arguments: tuple[int, ...]) -> None:
+    __slots__ = ("arguments", "name", "word")
+
+    def __init__(self, name: str, arguments: tuple[int, ...], word: int = 8) -> None:
         self.name = name
         self.arguments = arguments
+        self.word = word
 
     @property
     def locks(self) -> bool:
@@ -52,6 +67,9 @@ def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: 
     name = abi.name(number)
     if abi.word == 4:
         arguments = tuple(value & abi.address_mask for value in arguments)
+    elif name in _INTS:
+        ints = _INTS[name]
+        arguments = tuple(value & 0xFFFFFFFF if i in ints else value for i, value in enumerate(arguments))
     if name == "old_mmap":
         block = b""
         with suppress(OSError):  # the call will fail with EFAULT
@@ -61,7 +79,7 @@ def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: 
         if arguments[0] & 0xFFFF != shm.IPC_SHMAT:
             raise KeyError(name)
         return Call("shmat", (arguments[1], arguments[4], arguments[2]))
-    return Call(name, arguments)
+    return Call(name, arguments, abi.word_in_memory(number))
 
 
 def page_up(value: int) -> int:
@@ -80,8 +98,13 @@ def _pages(address: int, length: int) -> list[Range]:
     return [(address, page_up(address + length))]
 
 
-def released(call: Call, program_break: int, memory_fd: int, tid: int, mapped: Mapped) -> list[Range]:
-    """The ranges whose pages a call gives back to the kernel if it succeeds."""
+def released(
+    call: Call, program_break: int, memory_fd: int, tid: int, tids: Container[int], mapped: Mapped
+) -> list[Range]:
+    """The ranges whose pages a call of task `tid` gives back to the kernel if it succeeds.
+
+    `tids`: all tasks that use its memory.
+    """
     arguments = call.arguments
     match call.name:
         case "munmap":
@@ -99,12 +122,12 @@ def released(call: Call, program_break: int, memory_fd: int, tid: int, mapped: M
             if arguments[2] in RELEASING_ADVICE:
                 return _pages(arguments[0], arguments[1])
         case "process_madvise":
-            if arguments[3] in RELEASING_ADVICE and _names(arguments[0], tid):
-                named = vector(memory_fd, arguments[1], arguments[2])
-                return [pages for base, length in named for pages in _pages(base, length)]
+            if arguments[3] in RELEASING_ADVICE and _names(arguments[0], tid, tids):
+                return [pages for base, length in vector(memory_fd, call) for pages in _pages(base, length)]
         case "shmat":
             if arguments[2] & shm.SHM_REMAP:
-                return _pages(arguments[1], shm.segment_size(arguments[0]))
+                address = arguments[1] & -PAGE_SIZE if arguments[2] & shm.SHM_RND else arguments[1]
+                return _pages(address, shm.segment_size(arguments[0]))
     return []
 
 
@@ -133,28 +156,28 @@ def _released_by_mremap(arguments: tuple[int, ...], mapped: Mapped) -> list[Rang
     return found
 
 
-def _names(pidfd: int, tid: int) -> bool:
-    """Whether a descriptor of task `tid` is a pidfd of its own process."""
+def _names(pidfd: int, tid: int, tids: Container[int]) -> bool:
+    """Whether a descriptor of task `tid` is a pidfd of one of `tids`, a process or (Linux 6.9) a thread."""
     pidfd = ctypes.c_int(pidfd & 0xFFFFFFFF).value
     if pidfd < 0:
         return True  # PIDFD_SELF and PIDFD_SELF_THREAD (Linux 6.14)
-    try:
-        with open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="ascii") as info:
-            fields = dict(line.split(":", 1) for line in info)
-        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:
-            tgid = next(line.split()[1] for line in status if line.startswith("Tgid:"))
-        return fields.get("Pid", "").strip() == tgid
-    except OSError:
-        return False
+    with (
+        suppress(OSError, ValueError),
+        open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="utf-8", errors="replace") as info,
+    ):
+        return any(line.startswith("Pid:") and int(line[4:]) in tids for line in info)
+    return False
 
 
-def vector(memory_fd: int, address: int, count: int) -> list[tuple[int, int]]:
-    """Base and length of each of so many struct iovec at an address; none where that can't be read."""
+def vector(memory_fd: int, call: Call) -> list[tuple[int, int]]:
+    """Base and length of each range that a process_madvise names; none where that can't be read."""
+    _, address, count, *_ = call.arguments
     if memory_fd == -1 or not 0 <= address < TASK_SIZE:
         return []
+    size = 2 * call.word  # of struct iovec
     try:
-        block = os.pread(memory_fd, 16 * min(count, 1024), address)
+        block = os.pread(memory_fd, size * min(count, 1024), address)
     except OSError:  # the call will fail with EFAULT
         return []
-    whole = block[: len(block) // 16 * 16]
-    return list(struct.iter_unpack("=QQ", whole))
+    whole = block[: len(block) // size * size]
+    return list(struct.iter_unpack("=II" if call.word == 4 else "=QQ", whole))

@@ -15,7 +15,9 @@ from mlockwipe.linux.libseccomp import (
     compile_filter,
     differs,
     equal,
+    equal_int,
     has_flag,
+    masked,
 )
 from mlockwipe.linux.mman import (
     CLONE_UNTRACED,
@@ -27,6 +29,7 @@ from mlockwipe.linux.mman import (
 )
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
+from mlockwipe.linux.shm import IPC_SHMAT
 
 # The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
 # back by an argument that prctl(2) ignores, or it would have to answer its own notification.
@@ -41,8 +44,8 @@ def filter_one() -> bytes:
     def rules(abi: Abi) -> list[Rule]:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
-            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
-            (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
+            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             (RET_USER_NOTIF, abi.mmap, (has_flag(3, MAP_LOCKED),)),
             *([(RET_USER_NOTIF, abi.mmap_in_memory, ())] if abi.mmap_in_memory else ()),
         ]
@@ -63,8 +66,10 @@ def filter_two(*, unmap: bool) -> bytes:
         ]
         releasing: list[Rule] = [
             *((RET_TRACE, call, ()) for call in ("munmap", "mremap", "brk", "shmat", "process_madvise")),
+            # the lower half of its first argument is the call, the upper a version (ksys_ipc in ipc/syscall.c)
+            *([(RET_TRACE, "ipc", (masked(0, 0xFFFF, IPC_SHMAT),))] if "ipc" in abi.numbers else ()),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
-            *((RET_TRACE, "madvise", (equal(2, advice),)) for advice in RELEASING_ADVICE),
+            *((RET_TRACE, "madvise", (equal_int(2, advice),)) for advice in RELEASING_ADVICE),
         ]
         return unlocking + releasing if unmap else unlocking
 

@@ -62,6 +62,10 @@ class Abi:
         """The name of a call by its number. KeyError for one that is not used here."""
         return self._names[number & ~X32_SYSCALL_BIT]
 
+    def word_in_memory(self, number: int) -> int:
+        """The size of a pointer in what the arguments of a call point at: x32 has long registers, and short words."""
+        return 4 if number & X32_SYSCALL_BIT else self.word
+
 
 class Registers(ctypes.Structure):
     """struct user_regs_struct, as PTRACE_GETREGS of a 64-bit tracer gives it for tasks of every ABI."""
@@ -86,8 +90,8 @@ class Registers(ctypes.Structure):
 
     @property
     def number(self) -> int:
-        """Of the system call that the task is in, or has just returned from."""
-        return self.orig_rax
+        """Of the system call that the task is in, or has just returned from: an int, like in the kernel."""
+        return self.orig_rax & 0xFFFFFFFF
 
     @property
     def result(self) -> int:
