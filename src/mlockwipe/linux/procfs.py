@@ -278,8 +278,11 @@ def children(pid: int, tid: int | None = None) -> list[int]:
 
     FileNotFoundError also where the kernel does not tell (CONFIG_PROC_CHILDREN).
     """
-    with open(f"/proc/{pid}/task/{tid or pid}/children", encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
+    fd = os.open(f"/proc/{pid}/task/{tid or pid}/children", os.O_RDONLY)
+    try:
+        return [int(child) for child in read_all(fd).split()]
+    finally:
+        os.close(fd)
 
 
 def sysctl(name: str) -> str:

@@ -106,6 +106,7 @@ class AddressSpace:
 
     def __init__(self, family: Family | None = None) -> None:
         self.tids: set[int] = set()
+        self.shared = False  # whether several tasks have used it, at any time
         self.state: State = Unheld()
         self.sensitive = Sensitive()
         self.unwatched = RangeSet()  # part of what is sensitive, if the kernel holds it to be locked

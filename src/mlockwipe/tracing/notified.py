@@ -121,12 +121,17 @@ class NotifiedCalls:
             self._trapped.await_briefly(task)
 
     def _trace(self, tid: int) -> Task | None:
-        """Trace all tasks of a process, and of the process whose memory it borrows by vfork. None: refused."""
+        """Trace all tasks of a process, and of those that share its memory. None: refused."""
         status = procfs.Status(tid)
         tgid = int(status["Tgid"])
-        space = AddressSpace()
-        seized = seize_sharing(tgid, int(status["PPid"]), options=PTRACE_OPTIONS)
+        seized = seize_sharing(tid, tgid, self._tracees.without_kin(), PTRACE_OPTIONS)
+        before = [
+            self._tracees.tasks[process].space for process in seized.processes if process in self._tracees.tasks
+        ]
+        space = before[0] if before else AddressSpace()
         self._tracees.add_seized(seized, space)
+        if before:
+            return self._tracees.tasks.get(tid)
         if seized.refused:
             space.leave_unprotected(self._tracees.journal)
             tracer = status["TracerPid"]
