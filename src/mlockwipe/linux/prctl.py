@@ -6,6 +6,7 @@ import ctypes
 from mlockwipe.linux.libc import checked, function
 
 PR_SET_DUMPABLE = 4
+PR_SET_MM = 35
 PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38

@@ -257,6 +257,11 @@ def stack_top(pid: int) -> int:
     return int(stat_fields(pid)[25])
 
 
+def heap_start(pid: int) -> int:
+    """The lowest address that the program break may be set to, 0 without the right to know (start_brk in stat)."""
+    return int(stat_fields(pid)[44])
+
+
 def executable(pid: int) -> str:
     """The path of the program that a process executes, '?' when it is gone or does not let us see."""
     try:

@@ -4,7 +4,9 @@
 import contextlib
 from collections.abc import Iterable
 
-from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.linux import procfs
+from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
+from mlockwipe.linux.mman import MREMAP_DONTUNMAP, MREMAP_FIXED
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.memory import in_flight, wipe
 from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, span, vector
@@ -111,7 +113,7 @@ class AddressSpace:
         self.sensitive = Sensitive()
         self.unwatched = RangeSet()  # part of what is sensitive, if the kernel holds it to be locked
         self._asked = False
-        self.program_break: int | None = None  # not known before the first brk(2) that was stopped
+        self.highest_break = TASK_SIZE  # the program break does not lie above it
         self.stack_top = 0  # 0 when it is not known, for an undumpable process
         self.family = family or Family()
         self.family.members += 1
@@ -152,7 +154,7 @@ class AddressSpace:
         """The address space of a child. `ranges`: what was sensitive in this one, and so is in the child's."""
         child = AddressSpace(self.family)
         child.sensitive.inherit(ranges)
-        child.program_break = self.program_break
+        child.highest_break = self.highest_break
         child.stack_top = self.stack_top
         return child
 
@@ -199,19 +201,26 @@ class AddressSpace:
 
     # -- at a call ----------------------------------------------------------------------------------------------
 
-    @property
-    def heap_end(self) -> int:
-        """The program break; at first to the page, from where the mapping of the heap ends."""
-        if self.program_break is None:
-            held = self.held
-            if held is None:
-                return 0
-            self.program_break = held.mappings.heap_end()
-        return self.program_break
+    def _break_before(self, new: int) -> int:
+        """The program break, if one that is set to `new` may release anything of ours; 0 if not.
+
+        The kernel is asked: neighbours of [heap] become one mapping with it.
+        """
+        if new > self.highest_break:
+            self.highest_break = new
+            return 0
+        held = self.held
+        may_concern = self.sensitive.future or self.sensitive.ranges.overlaps(new, page_up(self.highest_break))
+        if held is None or not may_concern or new < procfs.heap_start(held.keeper.pid):
+            return 0
+        end = held.keeper.program_break()
+        if self.highest_break == TASK_SIZE:
+            self.highest_break = max(end, new)
+        return end
 
     def released(self, call: Call, tid: int) -> list[Range]:
         """The ranges whose pages a call of task `tid` gives back if it succeeds, sensitive or not."""
-        end = self.heap_end if call.name == "brk" else 0
+        end = self._break_before(call.arguments[0]) if call.name == "brk" else 0
         return released(call, end, self.state.memory_fd, tid, self.tids, self.state.mappings.mapped)
 
     def concerned(self, call: Call, spans: Iterable[Range]) -> list[Range]:
@@ -272,7 +281,8 @@ class AddressSpace:
             finally:
                 self.sensitive.apply(change)
             if not succeeded and saved:
-                saved.bring_back()
+                for start, end in _not_replaced(call, self.state.mappings):
+                    saved.bring_back(start, end)
             elif call.name == "process_madvise" and saved:
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
@@ -283,8 +293,9 @@ class AddressSpace:
             self.unwatched.remove(*span(*call.arguments[:2]))
         elif call.name == "munlockall" and succeeded:
             self.unwatched = RangeSet()
-        elif call.name == "brk" and succeeded:
-            self.program_break = result
+        elif call.name == "mremap" and call.arguments[3] & MREMAP_DONTUNMAP:
+            # It unlocks all of the mapping of which it has moved a part (dontunmap_complete in mm/mremap.c, 6.18).
+            self.sensitive.inherited = True
         return change
 
     def abandon(self, under_way: CallUnderWay) -> None:
@@ -331,6 +342,17 @@ def _give_up(held: Held, journal: Journal) -> None:
     held.keeper.let_go()
     if held.slot is not None:
         journal.close(held.slot)  # after that: a keeper that nobody knows of would stay for ever
+
+
+def _not_replaced(call: Call, mappings: KernelMappings | NoMappings) -> RangeSet:
+    """Where a call that has failed has put nothing else. An mremap of several mappings may have moved some of them."""
+    places = RangeSet([(0, TASK_SIZE)])
+    if call.name == "mremap" and call.arguments[3] & MREMAP_FIXED:
+        old, length, _, _, new = call.arguments[:5]
+        left = RangeSet(mappings.mapped(*span(old, length)))
+        for start, end in left.gaps(*span(old, length)):
+            places.remove(start - old + new, end - old + new)
+    return places
 
 
 def _left_out(places: list[tuple[int, int]], done: int) -> list[Range]:

@@ -27,7 +27,7 @@ from mlockwipe.linux.mman import (
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
 from mlockwipe.linux.shm import IPC_SHMAT
 
@@ -69,6 +69,7 @@ def filter_two(*, unmap: bool) -> bytes:
             # the lower half of its first argument is the call, the upper a version (ksys_ipc in ipc/syscall.c)
             *([(RET_TRACE, "ipc", (masked(0, 0xFFFF, IPC_SHMAT),))] if "ipc" in abi.numbers else ()),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
+            (RET_TRACE, "prctl", (equal_int(0, PR_SET_MM),)),
             *((RET_TRACE, "madvise", (equal_int(2, advice),)) for advice in RELEASING_ADVICE),
         ]
         return unlocking + releasing if unmap else unlocking

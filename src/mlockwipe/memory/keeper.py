@@ -202,6 +202,10 @@ class Keeper:
             length = min(end - start, _LARGEST_READ)
             start += checked_result(self.worker.call("read", self._zero_fd, start, length), "read(/dev/zero)")
 
+    def program_break(self) -> int:
+        """Where the heap ends. OSError when the kernel does not tell; TaskGone without worker."""
+        return checked_result(self.worker.call("brk", 0), "brk(0)")
+
     def let_go(self) -> None:
         """End both tasks, and with them the address space if nobody else uses it; returns when they are gone."""
         if hasattr(self, "files"):

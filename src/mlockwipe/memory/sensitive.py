@@ -29,7 +29,8 @@ class Sensitive:
     """What of an address space is to be wiped when it is released.
 
     `future`: mlockall(MCL_FUTURE) is in force. Then `ranges` is all but the holes that what is mapped and unlocked
-    leaves. `inherited`: `ranges` has inherited copies, which the kernel does not hold to be locked.
+    leaves. `inherited`: `ranges` has inherited copies, or what was beside a page that MREMAP_DONTUNMAP has
+    moved, which the kernel does not hold to be locked.
     """
 
     __slots__ = ("future", "inherited", "ranges")

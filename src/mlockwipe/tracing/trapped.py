@@ -9,7 +9,7 @@ import os
 from time import monotonic_ns
 
 from mlockwipe.linux import ptrace, wait
-from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
+from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode
@@ -49,8 +49,10 @@ class TrappedCalls:
             return
         if call.name in ("clone", "clone3"):
             _clear_untraced(task, call)
+        elif call.name == "prctl":
+            space.highest_break = TASK_SIZE  # PR_SET_MM sets the break, too
         elif not space.sensitive.ranges:
-            space.program_break = None  # not followed while there is nothing to protect
+            space.highest_break = TASK_SIZE  # not followed while there is nothing to protect
         elif self._begin_trapped(task, call):
             task.become(TaskState.IN_CALL)
             ptrace.cont_to_syscall_stop(task.tid)
@@ -64,8 +66,7 @@ class TrappedCalls:
         if under_way is None:
             return False
         space = task.space
-        growing = call.name == "brk" and call.arguments[0] > space.heap_end
-        if not (under_way or growing or return_matters(space.sensitive, call)):
+        if not (under_way or return_matters(space.sensitive, call)):
             return False
         task.under_way = under_way
         return True
