@@ -102,23 +102,21 @@ def test_a_pidfd_names_any_task_that_uses_the_memory(thread: bool) -> None:
     other.start()
     tid = other.native_id if thread else os.getpid()
     assert tid is not None
+    fd = os.memfd_create("memory")
+    os.pwrite(fd, struct.pack("=2Q", AT, PAGE_SIZE), 0)
     try:
         pidfd = os.pidfd_open(tid, os.O_EXCL if thread else 0)
-    except OSError:
-        pytest.skip("this kernel has no pidfd of a thread (Linux 6.9)")
-    finally:
-        done.set()
-    fd = os.memfd_create("memory")
-    try:
-        os.pwrite(fd, struct.pack("=2Q", AT, PAGE_SIZE), 0)
         call = Call("process_madvise", (pidfd, 0, 1, MADV_DONTNEED_LOCKED, 0, 0))
         assert released(call, BREAK, fd, os.getpid(), {tid}, lambda start, end: []) == [(AT, AT + PAGE_SIZE)]
         not_a_pidfd = Call("process_madvise", (fd, *call.arguments[1:]))
         assert released(not_a_pidfd, BREAK, fd, os.getpid(), {tid}, lambda start, end: []) == []
-    finally:
-        os.close(fd)
         os.close(pidfd)
+    except OSError:
+        pytest.skip("this kernel has no pidfd of a thread (Linux 6.9)")
+    finally:
+        done.set()
         other.join()
+        os.close(fd)
 
 
 def test_shmat_may_round_its_address_down() -> None:

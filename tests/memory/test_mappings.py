@@ -9,7 +9,6 @@ import pytest
 
 from mlockwipe.linux import mm, mman, procfs
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
-from mlockwipe.memory.calls import page_up
 from mlockwipe.memory.mappings import KernelMappings
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import RangeSet

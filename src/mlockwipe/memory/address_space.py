@@ -345,7 +345,7 @@ def _give_up(held: Held, journal: Journal) -> None:
 
 
 def _not_replaced(call: Call, mappings: KernelMappings | NoMappings) -> RangeSet:
-    """Where a call that has failed has put nothing else. An mremap of several mappings may have moved some of them."""
+    """Where a call that has failed has put nothing else: an mremap of several mappings may have moved some."""
     places = RangeSet([(0, TASK_SIZE)])
     if call.name == "mremap" and call.arguments[3] & MREMAP_FIXED:
         old, length, _, _, new = call.arguments[:5]
