@@ -12,6 +12,7 @@ from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT, X86_64
 from mlockwipe.linux.mman import MADV_DONTNEED_LOCKED
 from mlockwipe.linux.shm import SHM_REMAP, SHM_RND
+from mlockwipe.linux.userfaultfd import UFFDIO_MOVE
 from mlockwipe.memory.calls import Call, decode, released, span
 
 AT = 0x10000
@@ -45,6 +46,7 @@ def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
         ("madvise", (AT, PAGE_SIZE, 24), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 4), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 8), [(AT, AT + PAGE_SIZE)]),
+        ("madvise", (AT, PAGE_SIZE, 102), [(AT, AT + PAGE_SIZE)]),  # MADV_GUARD_INSTALL
         ("madvise", (AT, PAGE_SIZE, 3), []),  # MADV_WILLNEED
         ("shmat", (0, AT, 0), []),
         ("munlock", (AT, PAGE_SIZE), []),
@@ -155,6 +157,21 @@ def test_the_old_i386_mmap_is_read_from_memory() -> None:
     finally:
         os.close(fd)
     assert (call.name, call.arguments) == ("mmap", (AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [(64, (4 * AT, AT, PAGE_SIZE, 0, 0)), (1 << 12, (0,) * 5), (1 << 63, (0,) * 5)]
+)
+def test_what_userfaultfd_is_to_move_is_read_from_memory(address: int, expected: tuple[int, ...]) -> None:
+    fd = os.memfd_create("memory")
+    try:
+        os.pwrite(fd, struct.pack("=5Q", 4 * AT, AT, PAGE_SIZE, 0, 0), 64)
+        call = decode(X86_64.audit_arch, 16, (3, UFFDIO_MOVE, address, 0, 0, 0), fd)
+    finally:
+        os.close(fd)
+    assert (call.name, call.arguments) == ("uffdio_move", expected)
+    with pytest.raises(KeyError):
+        decode(X86_64.audit_arch, 16, (3, UFFDIO_MOVE ^ 1, 64, 0, 0, 0), -1)
 
 
 def test_shmat_of_i386_is_unfolded_from_ipc() -> None:

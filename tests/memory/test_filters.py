@@ -9,9 +9,10 @@ import pytest
 from mlockwipe.linux import mman
 from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT, X86_64, Abi
 from mlockwipe.linux.libseccomp import RET_ALLOW, RET_TRACE, RET_USER_NOTIF
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
 from mlockwipe.linux.shm import IPC_SHMAT, SHM_REMAP
+from mlockwipe.linux.userfaultfd import UFFDIO_MOVE
 from mlockwipe.memory.calls import decode
 from mlockwipe.memory.filters import OWN_PRCTL, RELEASING_ADVICE, filter_one, filter_two
 from tests.support.bpf import verdict
@@ -35,6 +36,8 @@ SEEN: list[tuple[int, str, tuple[int, ...], tuple[int, ...]]] = [
     (RET_TRACE, "brk", (AT,), ()),
     (RET_TRACE, "shmat", (1, AT, SHM_REMAP), (0, 2)),
     (RET_TRACE, "process_madvise", (3, AT, 1, mman.MADV_DONTNEED_LOCKED), (0, 3)),
+    (RET_TRACE, "ioctl", (3, UFFDIO_MOVE, AT), (1,)),
+    (RET_TRACE, "prctl", (PR_SET_MM, 7, AT), (0,)),
     (RET_TRACE, "munlock", (AT, SIZE), ()),
     (RET_TRACE, "munlockall", (), ()),
     (RET_TRACE, "clone", (mman.CLONE_UNTRACED | mman.CLONE_VM,), ()),
@@ -54,7 +57,7 @@ def padded(arguments: tuple[int, ...]) -> tuple[int, ...]:
 def test_rubbish_in_the_upper_half_of_an_int_hides_no_call(
     action: int, name: str, arguments: tuple[int, ...], ints: tuple[int, ...], abi: Abi, bit: int
 ) -> None:
-    number = abi.numbers[name] | bit
+    number = abi.numbers["x32_ioctl" if bit and name == "ioctl" else name] | bit
     clean = padded(arguments)
     narrow = range(6) if abi.word == 4 else ints  # i386 has 32 bits of every register
     for rubbish in itertools.product((0, RUBBISH), repeat=len(narrow)):
@@ -77,6 +80,7 @@ def test_calls_that_are_none_of_our_business_are_not_stopped(abi: Abi, bit: int)
         ("mmap", (AT, SIZE, 3, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)),
         ("madvise", (AT, SIZE, 3)),
         ("clone", (mman.CLONE_VM,)),
+        ("ioctl", (3, UFFDIO_MOVE ^ 1, AT)),
         ("read", (0, AT, SIZE)),
     ]
     for (name, arguments), program in itertools.product(innocent, FILTERS.values()):

@@ -2,6 +2,7 @@
 """System calls as the supervisor sees them: decoded, whatever ABI they came in, and what each would release."""
 
 import ctypes
+import errno
 import os
 import struct
 from collections.abc import Callable, Container, Iterable
@@ -11,11 +12,13 @@ from mlockwipe.linux.arch import ABIS, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import (
     MADV_DONTNEED,
     MADV_FREE,
+    MADV_GUARD_INSTALL,
     MAP_FIXED,
     MAP_FIXED_NOREPLACE,
     MAP_LOCKED,
     MREMAP_FIXED,
 )
+from mlockwipe.linux.userfaultfd import MOVE, UFFDIO_MOVE
 from mlockwipe.memory.filters import RELEASING_ADVICE
 from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
@@ -23,8 +26,12 @@ from mlockwipe.suppress import suppress
 Mapped = Callable[[int, int], Iterable[Range]]  # the parts of [start, end) where anything is mapped
 LOCKS = frozenset(("mlock", "mlock2", "mlockall"))
 
+_REFUSED_BY_LOCKED = (MADV_DONTNEED, MADV_FREE, MADV_GUARD_INSTALL)
+
 # The arguments that the kernel's prototype calls int: it ignores the upper half of their registers.
 _INTS = {
+    "ioctl": (1,),
+    "x32_ioctl": (1,),
     "madvise": (2,),
     "mlock2": (2,),
     "mlockall": (0,),
@@ -54,8 +61,10 @@ class Call:
         return self.name in LOCKS or (self.name == "mmap" and self.arguments[3] & MAP_LOCKED != 0)
 
     def succeeds(self, result: int) -> bool:
-        """Whether it has, by what it returned. brk(2) returns the break that there is."""
-        return result == self.arguments[0] if self.name == "brk" else not -4096 < result < 0
+        """Whether it has, by what it returned. brk returns the break that there is; UFFDIO_MOVE may do a part."""
+        if self.name == "brk":
+            return result == self.arguments[0]
+        return not -4096 < result < 0 or (self.name == "uffdio_move" and result == -errno.EAGAIN)
 
 
 def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: int) -> Call:
@@ -71,15 +80,28 @@ def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: 
         ints = _INTS[name]
         arguments = tuple(value & 0xFFFFFFFF if i in ints else value for i, value in enumerate(arguments))
     if name == "old_mmap":
-        block = b""
-        with suppress(OSError):  # the call will fail with EFAULT
-            block = os.pread(memory_fd, 24, arguments[0])
+        block = read_memory(memory_fd, arguments[0], 24)
         return Call("mmap", struct.unpack("=6I", block) if len(block) == 24 else (0,) * 6)
+    if name in ("ioctl", "x32_ioctl"):
+        if arguments[1] != UFFDIO_MOVE:
+            raise KeyError(name)
+        block = read_memory(memory_fd, arguments[2], MOVE.size)
+        return Call("uffdio_move", MOVE.unpack(block) if len(block) == MOVE.size else (0,) * 5)
     if name == "ipc":
         if arguments[0] & 0xFFFF != shm.IPC_SHMAT:
             raise KeyError(name)
         return Call("shmat", (arguments[1], arguments[4], arguments[2]))
     return Call(name, arguments, abi.word_in_memory(number))
+
+
+def read_memory(memory_fd: int, address: int, size: int) -> bytes:
+    """What a call's argument points at; less where it can't be read, and the call will fail with EFAULT."""
+    if memory_fd == -1 or not 0 <= address < TASK_SIZE:
+        return b""
+    try:
+        return os.pread(memory_fd, size, address)
+    except OSError:
+        return b""
 
 
 def page_up(value: int) -> int:
@@ -132,12 +154,12 @@ def released(
 
 
 def refuses_locked(call: Call) -> bool:
-    """Whether a call would release memory, but fails where that is locked (madvise_dontneed_free in mm/madvise.c)."""
+    """Whether a call would release memory, but fails where that is locked (mm/madvise.c)."""
     match call.name:
         case "madvise":
-            return call.arguments[2] in (MADV_DONTNEED, MADV_FREE)
+            return call.arguments[2] in _REFUSED_BY_LOCKED
         case "process_madvise":
-            return call.arguments[3] in (MADV_DONTNEED, MADV_FREE)
+            return call.arguments[3] in _REFUSED_BY_LOCKED
     return False
 
 
@@ -172,12 +194,7 @@ def _names(pidfd: int, tid: int, tids: Container[int]) -> bool:
 def vector(memory_fd: int, call: Call) -> list[tuple[int, int]]:
     """Base and length of each range that a process_madvise names; none where that can't be read."""
     _, address, count, *_ = call.arguments
-    if memory_fd == -1 or not 0 <= address < TASK_SIZE:
-        return []
     size = 2 * call.word  # of struct iovec
-    try:
-        block = os.pread(memory_fd, size * min(count, 1024), address)
-    except OSError:  # the call will fail with EFAULT
-        return []
+    block = read_memory(memory_fd, address, size * min(count, 1024))
     whole = block[: len(block) // size * size]
     return list(struct.iter_unpack("=II" if call.word == 4 else "=QQ", whole))

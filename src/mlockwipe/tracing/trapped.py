@@ -12,7 +12,7 @@ from mlockwipe.linux import ptrace, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
-from mlockwipe.memory.calls import Call, decode
+from mlockwipe.memory.calls import Call, decode, read_memory
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.sensitive import Change, given_up, return_matters
 from mlockwipe.tracing.counts import Counts
@@ -132,6 +132,6 @@ def _clear_untraced(task: Task, call: Call) -> None:
     elif memory_fd != -1:
         address = call.arguments[0]  # struct clone_args begins with 64 bits of flags
         with contextlib.suppress(OSError):
-            flags = int.from_bytes(os.pread(memory_fd, 8, address), "little")
+            flags = int.from_bytes(read_memory(memory_fd, address, 8), "little")
             if flags & CLONE_UNTRACED:
                 os.pwrite(memory_fd, (flags & ~CLONE_UNTRACED).to_bytes(8, "little"), address)

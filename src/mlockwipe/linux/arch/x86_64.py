@@ -4,7 +4,7 @@
 A process may use any of the ABIs in any call, whatever it was started as: a 64-bit program can execute `int $0x80`
 and is then in the i386 ABI for that one call. So the ABI is looked up per call, by the AUDIT_ARCH_* value that
 seccomp and PTRACE_GET_SYSCALL_INFO report. x32 calls report AUDIT_ARCH_X86_64 with bit 30 set in the number; the
-calls used here have the same numbers and layouts in both.
+calls used here have the same numbers and layouts in both, but for ioctl.
 
 Source: arch/x86/entry/syscalls/syscall_{32,64}.tbl and arch/x86/include/asm/user_64.h, Linux 6.12.
 """
@@ -132,6 +132,7 @@ X86_64 = Abi(
         "mprotect": 10,
         "munmap": 11,
         "brk": 12,
+        "ioctl": 16,
         "mremap": 25,
         "madvise": 28,
         "shmat": 30,
@@ -156,6 +157,7 @@ X86_64 = Abi(
         "openat": 257,
         "kcmp": 312,
         "seccomp": 317,
+        "userfaultfd": 323,
         "mlock2": 325,
         "pidfd_send_signal": 424,
         "io_uring_setup": 425,
@@ -166,6 +168,7 @@ X86_64 = Abi(
         "memfd_secret": 447,
         "process_mrelease": 448,
         "mseal": 462,
+        "x32_ioctl": 514,  # the one call used here that has a number of its own there
     },
     # semop, rt_sigtimedwait, io_getevents, semtimedop, epoll_wait, epoll_pwait, io_pgetevents, io_uring_enter,
     # epoll_pwait2
@@ -186,6 +189,7 @@ I386 = Abi(
         "chdir": 12,
         "pause": 29,
         "brk": 45,
+        "ioctl": 54,
         "setsid": 66,
         "old_mmap": 90,  # one argument: the address of six
         "munmap": 91,
