@@ -49,6 +49,18 @@ def seal(program: Program, address: int, length: int) -> None:
         program.cannot("this kernel has no mseal (Linux 6.10)")
 
 
+def write_protected(program: Program, address: int, length: int) -> None:
+    """Have a userfaultfd that nobody serves protect a range from being written, or end the case."""
+    from mlockwipe.linux import userfaultfd
+
+    try:
+        fd = userfaultfd.open_userfaultfd()
+        userfaultfd.register(fd, address, length, userfaultfd.REGISTER_WRITE_PROTECT)
+    except OSError as error:
+        program.cannot(f"this kernel has no userfaultfd that protects pages: {error.strerror} (Linux 5.7)")
+    userfaultfd.write_protect(fd, address, length, protect=True)
+
+
 # To be refused
 
 

@@ -18,6 +18,7 @@ FEATURE_MOVE = 1 << 16
 _API, _VERSION = 0xC018AA3F, 0xAA
 _REGISTER = 0xC020AA00
 _WRITE_PROTECT = 0xC018AA06  # Linux 5.7
+_PROTECT, _DONT_WAKE = 1, 2
 _USER_MODE_ONLY = 1
 _SYS_USERFAULTFD = NATIVE.numbers["userfaultfd"]
 
@@ -43,5 +44,5 @@ def move(fd: int, new: int, old: int, length: int) -> None:
 
 
 def write_protect(fd: int, start: int, length: int, *, protect: bool) -> None:
-    """Let writes fault, or no more."""
-    fcntl.ioctl(fd, _WRITE_PROTECT, struct.pack("=3Q", start, length, int(protect)))
+    """Let writes fault, or no more; who waits in such a fault goes on waiting."""
+    fcntl.ioctl(fd, _WRITE_PROTECT, struct.pack("=3Q", start, length, _PROTECT if protect else _DONT_WAKE))

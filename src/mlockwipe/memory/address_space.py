@@ -2,14 +2,14 @@
 """An address space under supervision: its states, who uses it, and what happens to it at a call and at its end."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import MREMAP_DONTUNMAP, MREMAP_FIXED
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.memory import in_flight, wipe
-from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, span, vector
+from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, replaces, span, vector
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.mappings import KernelMappings, NoMappings
@@ -17,6 +17,10 @@ from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return
 from mlockwipe.memory.undo import Saved
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.memory.userfault import Lifted
 
 _LARGE = 16 << 20
 _ONLY_RELEASING = frozenset(("munmap", "munlock", "munlockall", "madvise"))
@@ -80,23 +84,33 @@ class Family:
 class CallUnderWay:
     """A call between its entry and its return: what it has changed so far, and the content that it may bring back.
 
-    `failure`: why not all was wiped that should have been. `places`: address and length of each range that
+    `alone`: all other tasks that use the memory were stopped for it. `failure`: why not all was wiped that should
+    have been. `lifted`: the protection by a userfaultfd. `places`: address and length of each range that
     process_madvise names, as it may do a part of them.
     """
 
-    __slots__ = ("call", "change", "failure", "places", "saved", "wiped_pages")
+    __slots__ = ("alone", "call", "change", "failure", "lifted", "places", "saved", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.alone = False
         self.change = Change()
         self.places: list[tuple[int, int]] = []
         self.saved: Saved | None = None
+        self.lifted: Lifted | None = None
         self.wiped_pages = 0
         self.failure: OSError | None = None
 
     def __bool__(self) -> bool:
         """Whether its return has to be looked at, for what was done at its entry."""
         return bool(self.change or self.saved or self.wiped_pages)
+
+    def discard(self) -> None:
+        """What was kept for the case that the call fails."""
+        if self.saved is not None:
+            self.saved.discard()
+        if self.lifted is not None:
+            self.lifted.close()
 
     def may_add(self, result: int) -> bool:
         """Whether anything may have become sensitive, which the journal must have; what ceased to be it may keep."""
@@ -234,8 +248,13 @@ class AddressSpace:
             return list(found)
         return parts
 
-    def begin(self, call: Call, spans: list[Range], save_area: SaveArea) -> CallUnderWay:
-        """At the entry of a call that releases `spans`: wipe them, and save them for the case that it fails."""
+    def begin(
+        self, call: Call, spans: list[Range], save_area: SaveArea, stop_others: Callable[[], None]
+    ) -> CallUnderWay:
+        """At the entry of a call that releases `spans`: wipe them, and save them for the case that it fails.
+
+        `stop_others`: stops all other tasks that use the memory.
+        """
         under_way = CallUnderWay(call)
         if call.name == "process_madvise":
             under_way.places = vector(self.state.memory_fd, call)
@@ -247,19 +266,35 @@ class AddressSpace:
             parts = self.concerned(call, spans)
         if parts and (held := self.held) is not None:
             try:
-                self._wipe_at_entry(held, under_way, parts, save_area)
+                self._wipe_at_entry(held, under_way, parts, save_area, stop_others)
             except OSError as error:
                 under_way.failure = error
         under_way.change = at_entry(self.sensitive, call, spans)
         self.sensitive.apply(under_way.change)
         return under_way
 
-    def _wipe_at_entry(self, held: Held, under_way: CallUnderWay, parts: list[Range], save_area: SaveArea) -> None:
+    def _wipe_at_entry(
+        self,
+        held: Held,
+        under_way: CallUnderWay,
+        parts: list[Range],
+        save_area: SaveArea,
+        stop_others: Callable[[], None],
+    ) -> None:
         runs = list(wipe.sensitive_pages(held.files, parts))
         if not runs:
             return
+        if len(self.tids) > 1 and replaces(under_way.call):
+            # The kernel replaces memory at once. Others would see our zeros, and what they write would be lost.
+            stop_others()
+            under_way.alone = True
+            runs = list(wipe.sensitive_pages(held.files, parts))
         forked = self.family.forked
         self._part_from_relatives()
+        if any(vma.protected for vma, _ in runs):
+            from mlockwipe.memory.userfault import Lifted  # rare
+
+            under_way.lifted = Lifted(held.keeper, runs, self.tids)
         ranges = [run for _, run in runs]
         saved = under_way.saved = Saved(held.keeper, save_area)
         # munmap hardly ever fails, and why it would can be found out before: not worth saving much.
@@ -286,9 +321,10 @@ class AddressSpace:
             elif call.name == "process_madvise" and saved:
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
+            if under_way.lifted is not None and not succeeded:
+                under_way.lifted.put_back()
         finally:
-            if saved is not None:
-                saved.discard()
+            under_way.discard()
         if call.name == "munlock":
             self.unwatched.remove(*span(*call.arguments[:2]))
         elif call.name == "munlockall" and succeeded:
@@ -300,8 +336,7 @@ class AddressSpace:
 
     def abandon(self, under_way: CallUnderWay) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
-        if under_way.saved is not None:
-            under_way.saved.discard()
+        under_way.discard()
         self.sensitive.apply(Change(added=under_way.change.removed))
 
     # -- its end ------------------------------------------------------------------------------------------------
@@ -327,6 +362,10 @@ class AddressSpace:
         runs = list(wipe.sensitive_pages(held.files, ranges))
         shared = self.family.members > 1
         self._part_from_relatives()
+        if any(vma.protected for vma, _ in runs):
+            from mlockwipe.memory.userfault import moved_away  # rare
+
+            runs = moved_away(held.keeper, runs)
         return wipe.clear(held.keeper, runs, dying=True, shared=shared)
 
     def release(self, journal: Journal) -> None:

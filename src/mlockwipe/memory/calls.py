@@ -153,6 +153,11 @@ def released(
     return []
 
 
+def replaces(call: Call) -> bool:
+    """Whether a call puts something else in the place of what it releases, at once for all who look there."""
+    return call.name in ("mmap", "shmat") or (call.name == "mremap" and call.arguments[3] & MREMAP_FIXED != 0)
+
+
 def refuses_locked(call: Call) -> bool:
     """Whether a call would release memory, but fails where that is locked (mm/madvise.c)."""
     match call.name:

@@ -95,7 +95,7 @@ class Attached:
 
     def _ask_for_stop(self, space: AddressSpace) -> None:
         """Have one task stop, to make the keeper; a parent that waits for its vfork child can't."""
-        for tid in sorted(space.tids, key=_is_deep_asleep):
+        for tid in sorted(space.tids, key=procfs.is_deep_asleep):
             with contextlib.suppress(ProcessLookupError):
                 ptrace.interrupt(tid)
                 return
@@ -325,10 +325,3 @@ def _locked_by(pid: int) -> list[Range]:
         finally:
             os.close(smaps)
     return []
-
-
-def _is_deep_asleep(tid: int) -> bool:
-    try:
-        return procfs.stat_fields(tid)[0] in "DZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

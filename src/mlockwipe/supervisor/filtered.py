@@ -84,7 +84,8 @@ class Filtered:
 
     def _resume(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        if task.state is TaskState.NOTIFIED:
+        was_notified = task.state is TaskState.NOTIFIED
+        if was_notified:
             self._trapped.returned(task)
         self._protection.add_filter(task)
         if isinstance(stop, GroupStop):
@@ -95,11 +96,9 @@ class Filtered:
         if task.state is TaskState.GROUP_STOPPED:
             task.become(TaskState.RUNNING)
             self._owner.stopped(task.tid, None)
-        if isinstance(stop, SignalStop):
+        if not was_notified or isinstance(stop, SignalStop):
             restart_notified_call(task.tid)
-            ptrace.cont(task.tid, stop.signal)
-        else:
-            ptrace.cont(task.tid)
+        ptrace.cont(task.tid, stop.signal if isinstance(stop, SignalStop) else 0)
 
     def on_untraced_stop(self, stop: UntracedStop) -> None:
         self._owner.stopped(stop.tid, stop.signal)

@@ -118,7 +118,7 @@ class NotifiedCalls:
             ptrace.interrupt(task.tid)
         seccomp.let_go_on(self._listener, notification)
         if watched:
-            self._trapped.await_briefly(task)
+            self._trapped.await_return(task)
 
     def _trace(self, tid: int) -> Task | None:
         """Trace all tasks of a process, and of those that share its memory. None: refused."""

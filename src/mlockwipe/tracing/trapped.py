@@ -8,7 +8,7 @@ import contextlib
 import os
 from time import monotonic_ns
 
-from mlockwipe.linux import ptrace, wait
+from mlockwipe.linux import procfs, ptrace, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
@@ -20,6 +20,8 @@ from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.tracees import Tracees
 
 _BRIEFLY = 150_000  # ns
+_PATIENTLY = 50_000_000
+_SOON = 1_000_000
 _MUNMAP = NATIVE.numbers["munmap"]
 
 
@@ -56,7 +58,7 @@ class TrappedCalls:
         elif self._begin_trapped(task, call):
             task.become(TaskState.IN_CALL)
             ptrace.cont_to_syscall_stop(task.tid)
-            self.await_briefly(task)
+            self.await_return(task)
             return
         ptrace.cont(task.tid)
 
@@ -78,7 +80,7 @@ class TrappedCalls:
         try:
             spans = space.released(call, task.tid)
             self._tracees.observer.entered(task, call, given_up(call, spans))
-            under_way = space.begin(call, spans, self._save_area)
+            under_way = space.begin(call, spans, self._save_area, lambda: self._stop_others(task))
             failure = under_way.failure
         except OSError as error:
             under_way, failure = None, error
@@ -104,14 +106,34 @@ class TrappedCalls:
             self._not_protected(task, f"what came of {under_way.call.name} could not be found out: {error}")
         self._tracees.observer.returned(task, under_way.call, result, under_way.change, change)
 
-    def await_briefly(self, task: Task) -> None:
+    def _stop_others(self, task: Task) -> None:
+        """Stop all other tasks that use the memory of one that is in a call, but for those that can't go on anyway.
+
+        Their stops are left to be handled like any other, which lets them go on: so nobody may look for stops before
+        the call has returned.
+        """
+        tasks = self._tracees.tasks
+        others = [tid for tid in task.space.tids - {task.tid} if tasks[tid].state is not TaskState.GROUP_STOPPED]
+        for tid in others:
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.interrupt(tid)
+        start = monotonic_ns()
+        for tid in others:
+            while not wait.is_still(tid):
+                waited = monotonic_ns() - start
+                if waited > _PATIENTLY or (waited > _SOON and procfs.is_deep_asleep(tid)):
+                    break
+                os.sched_yield()  # it may need this CPU to come to its stop
+
+    def await_return(self, task: Task) -> None:
         """Look for the stop at the end of a call that takes microseconds as a rule, instead of sleeping for it.
 
-        Not for longer: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
+        Not for long: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
         """
-        if self._single_cpu:
+        alone = task.under_way is not None and task.under_way.alone
+        if self._single_cpu and not alone:
             return
-        deadline = monotonic_ns() + _BRIEFLY
+        deadline = monotonic_ns() + (_PATIENTLY if alone else _BRIEFLY)
         while (stop := wait.look_for_stop(task.tid)) is None:
             os.sched_yield()  # to the task, if it was woken on this CPU
             if monotonic_ns() > deadline:

@@ -8,6 +8,7 @@ from mlockwipe.contract.files import write
 from mlockwipe.contract.foreign_abi import LOW, MLOCK, MUNMAP, X32_MLOCK, X32_MUNMAP, call_x32, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
+from mlockwipe.contract.steps import write_protected
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
@@ -213,6 +214,15 @@ def compaction(program: Program) -> None:
     except OSError as error:
         program.cannot(f"compaction can't be asked for: {error.strerror}")
     program.intact("the secret", at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
+@case("W1", "write-protected", WIPED, "a userfaultfd that nobody serves protects the range from being written")
+def protected_by_userfaultfd(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    write_protected(program, at, SIZE)
     mm.munmap(at, SIZE)
     program.look()
 

@@ -164,6 +164,7 @@ X86_64 = Abi(
         "io_uring_enter": 426,
         "clone3": 435,
         "close_range": 436,
+        "pidfd_getfd": 438,
         "process_madvise": 440,
         "memfd_secret": 447,
         "process_mrelease": 448,
