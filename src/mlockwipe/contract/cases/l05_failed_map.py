@@ -47,6 +47,27 @@ def map_locked_refused(program: Program) -> None:
     _maps_refused(program, mman.MAP_LOCKED)
 
 
+@case("L5", "map-refused-read-meanwhile", KEPT, "another thread reads while MAP_FIXED is refused", shows=False)
+def map_refused_read_meanwhile(program: Program) -> None:
+    import threading
+
+    at = program.secret(1)
+    seen = {True}
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(is_painted(at, 1))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(200):
+        refused(mm.mmap, at, PAGE, READ_WRITE, mman.MAP_PRIVATE | mman.MAP_FIXED, 999)
+    done.set()
+    reader.join()
+    program.unharmed("what the other thread has read", seen == {True})
+
+
 @case("L5", "map-locked-above-limit", KEPT, "MAP_FIXED | MAP_LOCKED over the limit of locked memory: EAGAIN")
 def map_locked_above_limit(program: Program) -> None:
     at = program.secret()
