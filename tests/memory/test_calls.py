@@ -47,6 +47,9 @@ def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
         ("madvise", (AT, PAGE_SIZE, 4), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 8), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 102), [(AT, AT + PAGE_SIZE)]),  # MADV_GUARD_INSTALL
+        ("madvise", (AT, 1 << 62, 24), [(AT, TASK_SIZE)]),  # ENOMEM, but what is there is gone
+        ("madvise", (AT, (1 << 64) - 1, 24), []),  # EINVAL
+        ("madvise", (TASK_SIZE + AT, PAGE_SIZE, 24), []),
         ("madvise", (AT, PAGE_SIZE, 3), []),  # MADV_WILLNEED
         ("shmat", (0, AT, 0), []),
         ("munlock", (AT, PAGE_SIZE), []),
@@ -132,6 +135,14 @@ def test_shmat_may_round_its_address_down() -> None:
 
 def test_a_lock_covers_every_page_that_it_touches() -> None:
     assert span(AT + PAGE_SIZE - 1, 2) == (AT, AT + 2 * PAGE_SIZE)
+    assert span(AT, 1 << 62) == (AT, TASK_SIZE)
+
+
+@pytest.mark.parametrize("length", [0, (1 << 64) - 1, (1 << 64) - PAGE_SIZE + 1, (1 << 64) - PAGE_SIZE])
+def test_a_length_that_the_kernel_rounds_to_nothing_is_nothing(length: int) -> None:
+    """mlock and munlock of so much do nothing (do_mlock and apply_vma_lock_flags in mm/mlock.c)."""
+    start, end = span(AT, length)
+    assert start == end
 
 
 def test_an_i386_call_has_32_bit_arguments() -> None:

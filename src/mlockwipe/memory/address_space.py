@@ -86,16 +86,17 @@ class CallUnderWay:
 
     `alone`: all other tasks that use the memory were stopped for it. `failure`: why not all was wiped that should
     have been. `lifted`: the protection by a userfaultfd. `places`: address and length of each range that
-    process_madvise names, as it may do a part of them.
+    process_madvise names, as it may do a part of them. `sources`: what is mapped where an mremap moves from.
     """
 
-    __slots__ = ("alone", "call", "change", "failure", "lifted", "places", "saved", "wiped_pages")
+    __slots__ = ("alone", "call", "change", "failure", "lifted", "places", "saved", "sources", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.alone = False
         self.change = Change()
         self.places: list[tuple[int, int]] = []
+        self.sources = RangeSet()
         self.saved: Saved | None = None
         self.lifted: Lifted | None = None
         self.wiped_pages = 0
@@ -258,6 +259,8 @@ class AddressSpace:
         under_way = CallUnderWay(call)
         if call.name == "process_madvise":
             under_way.places = vector(self.state.memory_fd, call)
+        elif call.name == "mremap" and call.arguments[3] & MREMAP_FIXED:
+            under_way.sources = RangeSet(self.state.mappings.mapped(*span(call.arguments[0], call.arguments[1])))
         parts = self.concerned(call, spans)
         if self.unwatched and (
             call.name in ("mlockall", "mremap") or any(self.unwatched.overlaps(*part) for part in parts)
@@ -316,7 +319,7 @@ class AddressSpace:
             finally:
                 self.sensitive.apply(change)
             if not succeeded and saved:
-                for start, end in _not_replaced(call, self.state.mappings):
+                for start, end in self._not_replaced(under_way):
                     saved.bring_back(start, end)
             elif call.name == "process_madvise" and saved:
                 for start, end in _left_out(under_way.places, result):
@@ -333,6 +336,17 @@ class AddressSpace:
             # It unlocks all of the mapping of which it has moved a part (dontunmap_complete in mm/mremap.c, 6.18).
             self.sensitive.inherited = True
         return change
+
+    def _not_replaced(self, under_way: CallUnderWay) -> RangeSet:
+        """Where a call that has failed has put nothing else: an mremap of several mappings may have moved some."""
+        places = RangeSet([(0, TASK_SIZE)])
+        if under_way.sources:
+            old, length, _, _, new = under_way.call.arguments[:5]
+            for start, end in self.state.mappings.mapped(*span(old, length)):
+                under_way.sources.remove(start, end)
+            for start, end in under_way.sources:
+                places.remove(start - old + new, end - old + new)
+        return places
 
     def abandon(self, under_way: CallUnderWay) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
@@ -381,17 +395,6 @@ def _give_up(held: Held, journal: Journal) -> None:
     held.keeper.let_go()
     if held.slot is not None:
         journal.close(held.slot)  # after that: a keeper that nobody knows of would stay for ever
-
-
-def _not_replaced(call: Call, mappings: KernelMappings | NoMappings) -> RangeSet:
-    """Where a call that has failed has put nothing else: an mremap of several mappings may have moved some."""
-    places = RangeSet([(0, TASK_SIZE)])
-    if call.name == "mremap" and call.arguments[3] & MREMAP_FIXED:
-        old, length, _, _, new = call.arguments[:5]
-        left = RangeSet(mappings.mapped(*span(old, length)))
-        for start, end in left.gaps(*span(old, length)):
-            places.remove(start - old + new, end - old + new)
-    return places
 
 
 def _left_out(places: list[tuple[int, int]], done: int) -> list[Range]:

@@ -24,6 +24,7 @@ from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
 
 Mapped = Callable[[int, int], Iterable[Range]]  # the parts of [start, end) where anything is mapped
+_WORD = 1 << 64
 LOCKS = frozenset(("mlock", "mlock2", "mlockall"))
 
 _REFUSED_BY_LOCKED = (MADV_DONTNEED, MADV_FREE, MADV_GUARD_INSTALL)
@@ -109,8 +110,10 @@ def page_up(value: int) -> int:
 
 
 def span(address: int, length: int) -> Range:
-    """The pages that [address, address + length) touches."""
-    return address & -PAGE_SIZE, min(page_up(address + length), TASK_SIZE)
+    """The pages that [address, address + length) touches, none where the kernel's sum of 64 bits overflows."""
+    start = address & -PAGE_SIZE
+    end = start + page_up(length + address - start) % _WORD
+    return start, min(end, TASK_SIZE) if end < _WORD else start
 
 
 def _pages(address: int, length: int) -> list[Range]:
@@ -141,8 +144,9 @@ def released(
             if arguments[0] and low < high:
                 return [(low, high)]
         case "madvise":
-            if arguments[2] in RELEASING_ADVICE:
-                return _pages(arguments[0], arguments[1])
+            # Beyond user space it finds nothing, but it has done what lies before.
+            if arguments[2] in RELEASING_ADVICE and page_up(arguments[1]) + arguments[0] < _WORD:
+                return _pages(arguments[0], min(arguments[1], max(TASK_SIZE - arguments[0], 0)))
         case "process_madvise":
             if arguments[3] in RELEASING_ADVICE and _names(arguments[0], tid, tids):
                 return [pages for base, length in vector(memory_fd, call) for pages in _pages(base, length)]

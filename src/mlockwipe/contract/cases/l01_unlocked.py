@@ -57,6 +57,13 @@ def other_range_exec(program: Program) -> None:
     program.exec_looker()
 
 
+@case("L1", "length-overflows", KEPT, "mlock2 of a length that the kernel rounds up to 0 succeeds, and locks nothing")
+def length_overflows(program: Program) -> None:
+    at = program.plain()
+    program.check("mlock2", refused(mm.mlock2, at, (1 << 64) - 1, 0), None)
+    _released(program, at)
+
+
 @case("L1", "neighbours", KEPT, "the unlocked pages on both sides of locked ones")
 def neighbours(program: Program) -> None:
     at = program.plain()

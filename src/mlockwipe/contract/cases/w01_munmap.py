@@ -177,6 +177,20 @@ def threads_at_once(program: Program) -> None:
     program.look()
 
 
+@case(
+    "W1",
+    "unlock-overflows",
+    WIPED,
+    "munlock of a length that the kernel rounds up to 0 succeeds, and unlocks nothing",
+)
+def unlock_overflows(program: Program) -> None:
+    at = program.secret()
+    program.check("munlock", refused(mm.munlock, at, (1 << 64) - 1), None)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
 @case("W1", "used-again", WIPED, "the address is mapped and locked anew, again and again")
 def used_again(program: Program) -> None:
     at = program.secret(1)
