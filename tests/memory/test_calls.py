@@ -12,7 +12,7 @@ from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT, X86_64
 from mlockwipe.linux.mman import MADV_DONTNEED_LOCKED
 from mlockwipe.linux.shm import SHM_REMAP, SHM_RND
-from mlockwipe.linux.userfaultfd import UFFDIO_MOVE
+from mlockwipe.linux.userfaultfd import MOVE
 from mlockwipe.memory.calls import Call, decode, released, span
 
 AT = 0x10000
@@ -177,12 +177,12 @@ def test_what_userfaultfd_is_to_move_is_read_from_memory(address: int, expected:
     fd = os.memfd_create("memory")
     try:
         os.pwrite(fd, struct.pack("=5Q", 4 * AT, AT, PAGE_SIZE, 0, 0), 64)
-        call = decode(X86_64.audit_arch, 16, (3, UFFDIO_MOVE, address, 0, 0, 0), fd)
+        call = decode(X86_64.audit_arch, 16, (3, MOVE, address, 0, 0, 0), fd)
     finally:
         os.close(fd)
     assert (call.name, call.arguments) == ("uffdio_move", expected)
     with pytest.raises(KeyError):
-        decode(X86_64.audit_arch, 16, (3, UFFDIO_MOVE ^ 1, 64, 0, 0, 0), -1)
+        decode(X86_64.audit_arch, 16, (3, MOVE ^ 1, 64, 0, 0, 0), -1)
 
 
 def test_shmat_of_i386_is_unfolded_from_ipc() -> None:

@@ -12,7 +12,7 @@ from mlockwipe.linux.libseccomp import RET_ALLOW, RET_TRACE, RET_USER_NOTIF
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
 from mlockwipe.linux.shm import IPC_SHMAT, SHM_REMAP
-from mlockwipe.linux.userfaultfd import UFFDIO_MOVE
+from mlockwipe.linux.userfaultfd import MOVE
 from mlockwipe.memory.calls import decode
 from mlockwipe.memory.filters import OWN_PRCTL, RELEASING_ADVICE, filter_one, filter_two
 from tests.support.bpf import verdict
@@ -36,7 +36,7 @@ SEEN: list[tuple[int, str, tuple[int, ...], tuple[int, ...]]] = [
     (RET_TRACE, "brk", (AT,), ()),
     (RET_TRACE, "shmat", (1, AT, SHM_REMAP), (0, 2)),
     (RET_TRACE, "process_madvise", (3, AT, 1, mman.MADV_DONTNEED_LOCKED), (0, 3)),
-    (RET_TRACE, "ioctl", (3, UFFDIO_MOVE, AT), (1,)),
+    (RET_TRACE, "ioctl", (3, MOVE, AT), (1,)),
     (RET_TRACE, "prctl", (PR_SET_MM, 7, AT), (0,)),
     (RET_TRACE, "munlock", (AT, SIZE), ()),
     (RET_TRACE, "munlockall", (), ()),
@@ -80,7 +80,7 @@ def test_calls_that_are_none_of_our_business_are_not_stopped(abi: Abi, bit: int)
         ("mmap", (AT, SIZE, 3, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)),
         ("madvise", (AT, SIZE, 3)),
         ("clone", (mman.CLONE_VM,)),
-        ("ioctl", (3, UFFDIO_MOVE ^ 1, AT)),
+        ("ioctl", (3, MOVE ^ 1, AT)),
         ("read", (0, AT, SIZE)),
     ]
     for (name, arguments), program in itertools.product(innocent, FILTERS.values()):

@@ -3,6 +3,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -24,7 +25,7 @@ SECRET = b"s" * SIZE
 @pytest.fixture
 def fd() -> Iterator[int]:
     try:
-        fd = userfaultfd.open_userfaultfd()
+        fd = userfaultfd.open_own()
     except OSError as error:
         pytest.skip(f"this kernel lets nobody have a userfaultfd: {error.strerror}")
     yield fd
@@ -36,8 +37,10 @@ def at(fd: int) -> Iterator[int]:
     """The address of pages of which the middle is protected."""
     at = mm.mmap(0, SIZE, mman.PROT_READ | mman.PROT_WRITE, mman.MAP_PRIVATE | mman.MAP_ANONYMOUS)
     ctypes.memmove(at, SECRET, SIZE)
-    userfaultfd.register(fd, at, SIZE, userfaultfd.REGISTER_WRITE_PROTECT)
-    userfaultfd.write_protect(fd, at + PAGE_SIZE, 2 * PAGE_SIZE, protect=True)
+    registration = userfaultfd.registration(at, SIZE, userfaultfd.MODE_WRITE_PROTECT)
+    fcntl.ioctl(fd, userfaultfd.REGISTER, registration)
+    protection = userfaultfd.write_protection(at + PAGE_SIZE, 2 * PAGE_SIZE, protect=True)
+    fcntl.ioctl(fd, userfaultfd.WRITE_PROTECT, protection)
     yield at
     mm.munmap(at, SIZE)
 

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""userfaultfd(2): page faults that a program handles itself (include/uapi/linux/userfaultfd.h)."""
+"""userfaultfd(2): as much of it as moving pages, holding up faults and protecting from writes takes.
+
+The structures are packed here and handed to ioctl(2) by whoever has the descriptor.
+Source: include/uapi/linux/userfaultfd.h, Linux 6.8.
+"""
 
 import fcntl
 import os
@@ -8,41 +12,54 @@ import struct
 from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import checked, syscall
 
-UFFDIO_MOVE = 0xC028AA05  # Linux 6.8
-MOVE = struct.Struct("=5Q")  # struct uffdio_move: destination, source, length, mode, bytes moved
+FLAGS = os.O_CLOEXEC | os.O_NONBLOCK | 1  # UFFD_USER_MODE_ONLY: all that vm.unprivileged_userfaultfd=0 leaves
 
-REGISTER_MISSING = 1
-REGISTER_WRITE_PROTECT = 2
+API, REGISTER, UNREGISTER, WAKE, MOVE = 0xC018AA3F, 0xC020AA00, 0x8010AA01, 0x8010AA02, 0xC028AA05
+WRITE_PROTECT = 0xC018AA06
+MODE_MISSING, MODE_WRITE_PROTECT = 1, 2
 FEATURE_MOVE = 1 << 16
+_API = 0xAA
+_DONTWAKE, _ALLOW_SRC_HOLES = 1, 2  # of MOVE
+_PROTECT, _LIFT_AND_DONT_WAKE = 1, 2  # of WRITE_PROTECT
 
-_API, _VERSION = 0xC018AA3F, 0xAA
-_REGISTER = 0xC020AA00
-_WRITE_PROTECT = 0xC018AA06  # Linux 5.7
-_PROTECT, _DONT_WAKE = 1, 2
-_USER_MODE_ONLY = 1
-_SYS_USERFAULTFD = NATIVE.numbers["userfaultfd"]
+MOVE_ARGUMENT = struct.Struct("=4Qq")  # struct uffdio_move: to, from, length, mode, bytes moved
+_MOVED_AT = 32
+_MOVED = struct.Struct("=q")
 
 
-def open_userfaultfd(features: int = 0) -> int:
-    """A descriptor for the memory of this process. PermissionError or OSError(ENOSYS) where the kernel has none."""
-    fd = checked(syscall(_SYS_USERFAULTFD, os.O_CLOEXEC | _USER_MODE_ONLY, 0, 0, 0, 0, 0), "userfaultfd()")
+def open_own(features: int = 0) -> int:
+    """A descriptor for the memory of this process. OSError where the kernel has none or refuses it."""
+    fd = checked(syscall(NATIVE.numbers["userfaultfd"], FLAGS, 0, 0, 0, 0, 0), "userfaultfd()")
     try:
-        fcntl.ioctl(fd, _API, struct.pack("=3Q", _VERSION, features, 0))
+        fcntl.ioctl(fd, API, api(features))
     except OSError:
         os.close(fd)
         raise
     return fd
 
 
-def register(fd: int, start: int, length: int, mode: int) -> None:
-    fcntl.ioctl(fd, _REGISTER, struct.pack("=4Q", start, length, mode, 0))
+def api(features: int = FEATURE_MOVE) -> bytes:
+    return struct.pack("=3Q", _API, features, 0)
 
 
-def move(fd: int, new: int, old: int, length: int) -> None:
-    """Move pages to a registered place where there are none."""
-    fcntl.ioctl(fd, UFFDIO_MOVE, MOVE.pack(new, old, length, 0, 0))
+def registration(start: int, length: int, mode: int = MODE_MISSING) -> bytes:
+    return struct.pack("=4Q", start, length, mode, 0)
 
 
-def write_protect(fd: int, start: int, length: int, *, protect: bool) -> None:
+def place(start: int, length: int) -> bytes:
+    """The argument of UNREGISTER and WAKE."""
+    return struct.pack("=2Q", start, length)
+
+
+def write_protection(start: int, length: int, *, protect: bool) -> bytes:
     """Let writes fault, or no more; who waits in such a fault goes on waiting."""
-    fcntl.ioctl(fd, _WRITE_PROTECT, struct.pack("=3Q", start, length, _PROTECT if protect else _DONT_WAKE))
+    return struct.pack("=3Q", start, length, _PROTECT if protect else _LIFT_AND_DONT_WAKE)
+
+
+def move(to: int, start: int, length: int) -> bytes:
+    return MOVE_ARGUMENT.pack(to, start, length, _DONTWAKE | _ALLOW_SRC_HOLES, 0)
+
+
+def moved(memory_fd: int, at: int) -> int:
+    """How many bytes the move that lies at an address in memory has moved, or a negative errno."""
+    return int(_MOVED.unpack(os.pread(memory_fd, _MOVED.size, at + _MOVED_AT))[0])

@@ -18,7 +18,7 @@ from mlockwipe.linux.mman import (
     MAP_LOCKED,
     MREMAP_FIXED,
 )
-from mlockwipe.linux.userfaultfd import MOVE, UFFDIO_MOVE
+from mlockwipe.linux.userfaultfd import MOVE, MOVE_ARGUMENT
 from mlockwipe.memory.filters import RELEASING_ADVICE
 from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
@@ -84,10 +84,10 @@ def decode(audit_arch: int, number: int, arguments: tuple[int, ...], memory_fd: 
         block = read_memory(memory_fd, arguments[0], 24)
         return Call("mmap", struct.unpack("=6I", block) if len(block) == 24 else (0,) * 6)
     if name in ("ioctl", "x32_ioctl"):
-        if arguments[1] != UFFDIO_MOVE:
+        if arguments[1] != MOVE:
             raise KeyError(name)
-        block = read_memory(memory_fd, arguments[2], MOVE.size)
-        return Call("uffdio_move", MOVE.unpack(block) if len(block) == MOVE.size else (0,) * 5)
+        block = read_memory(memory_fd, arguments[2], MOVE_ARGUMENT.size)
+        return Call("uffdio_move", MOVE_ARGUMENT.unpack(block) if len(block) == MOVE_ARGUMENT.size else (0,) * 5)
     if name == "ipc":
         if arguments[0] & 0xFFFF != shm.IPC_SHMAT:
             raise KeyError(name)

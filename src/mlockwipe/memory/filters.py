@@ -31,7 +31,7 @@ from mlockwipe.linux.mman import (
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
 from mlockwipe.linux.shm import IPC_SHMAT
-from mlockwipe.linux.userfaultfd import UFFDIO_MOVE
+from mlockwipe.linux.userfaultfd import MOVE
 
 # The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc. It marks its own call
 # back by an argument that prctl(2) ignores, or it would have to answer its own notification.
@@ -72,7 +72,7 @@ def filter_two(*, unmap: bool) -> bytes:
             *([(RET_TRACE, "ipc", (masked(0, 0xFFFF, IPC_SHMAT),))] if "ipc" in abi.numbers else ()),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
             (RET_TRACE, "prctl", (equal_int(0, PR_SET_MM),)),
-            (RET_TRACE, "ioctl", (equal_int(1, UFFDIO_MOVE),)),
+            (RET_TRACE, "ioctl", (equal_int(1, MOVE),)),
             *((RET_TRACE, "madvise", (equal_int(2, advice),)) for advice in RELEASING_ADVICE),
         ]
         return unlocking + releasing if unmap else unlocking

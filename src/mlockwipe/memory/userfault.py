@@ -5,6 +5,7 @@ The program waits for us, or is dead. Writing through /proc/PID/mem fails with E
 sleep for ever.
 """
 
+import fcntl
 import os
 from collections.abc import Iterable
 
@@ -40,7 +41,7 @@ class Lifted:
                     own = copy_descriptor(tid, fd)
                     try:
                         for start, end in self.ranges:
-                            userfaultfd.write_protect(own, start, end - start, protect=False)
+                            _set_protection(own, start, end, protect=False)
                     except OSError:
                         os.close(own)
                         continue
@@ -50,10 +51,14 @@ class Lifted:
     def put_back(self) -> None:
         with suppress(OSError):  # it may be unmapped
             for start, end in self.ranges:
-                userfaultfd.write_protect(self._fd, start, end - start, protect=True)
+                _set_protection(self._fd, start, end, protect=True)
 
     def close(self) -> None:
         os.close(self._fd)
+
+
+def _set_protection(fd: int, start: int, end: int, *, protect: bool) -> None:
+    fcntl.ioctl(fd, userfaultfd.WRITE_PROTECT, userfaultfd.write_protection(start, end - start, protect=protect))
 
 
 def _userfaultfds(tid: int) -> list[int]:

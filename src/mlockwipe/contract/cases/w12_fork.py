@@ -214,6 +214,8 @@ def child_guards(program: Program) -> None:
 
 @case("W12", "child-moves-by-userfaultfd", WIPED, "the child moves its copy by UFFDIO_MOVE, then exits (Linux 6.8)")
 def child_moves_by_userfaultfd(program: Program) -> None:
+    import fcntl
+
     from mlockwipe.linux import userfaultfd
 
     at = program.secret()
@@ -222,11 +224,11 @@ def child_moves_by_userfaultfd(program: Program) -> None:
         paint(at, PAGES)
         room = mm.mmap(0, SIZE, READ_WRITE, PRIVATE)
         try:
-            fd = userfaultfd.open_userfaultfd(userfaultfd.FEATURE_MOVE)
-            userfaultfd.register(fd, room, SIZE, userfaultfd.REGISTER_MISSING)
+            fd = userfaultfd.open_own(userfaultfd.FEATURE_MOVE)
+            fcntl.ioctl(fd, userfaultfd.REGISTER, userfaultfd.registration(room, SIZE))
         except OSError as error:
             program.cannot(f"this kernel has no userfaultfd that moves pages: {error.strerror} (Linux 6.8)")
-        userfaultfd.move(fd, room, at, SIZE)
+        fcntl.ioctl(fd, userfaultfd.MOVE, userfaultfd.move(room, at, SIZE))
         program.intact("the pages that moved", room)
         program.show(room)
 
