@@ -84,8 +84,8 @@ class Filtered:
 
     def _resume(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        was_notified = task.state is TaskState.NOTIFIED
-        if was_notified:
+        came_from = task.state
+        if came_from is TaskState.NOTIFIED:
             self._trapped.returned(task)
         self._protection.add_filter(task)
         if isinstance(stop, GroupStop):
@@ -93,12 +93,13 @@ class Filtered:
             ptrace.listen(task.tid)
             self._owner.stopped(task.tid, stop.signal)
             return
-        if task.state is TaskState.GROUP_STOPPED:
+        if came_from is TaskState.GROUP_STOPPED:
             task.become(TaskState.RUNNING)
             self._owner.stopped(task.tid, None)
-        if not was_notified or isinstance(stop, SignalStop):
+        signal = stop.signal if isinstance(stop, SignalStop) else 0
+        if signal or came_from is TaskState.RUNNING:  # and not after a stop of its group, at which calls do end
             restart_notified_call(task.tid)
-        ptrace.cont(task.tid, stop.signal if isinstance(stop, SignalStop) else 0)
+        ptrace.cont(task.tid, signal)
 
     def on_untraced_stop(self, stop: UntracedStop) -> None:
         self._owner.stopped(stop.tid, stop.signal)

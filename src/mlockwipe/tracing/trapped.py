@@ -6,7 +6,7 @@
 
 import contextlib
 import os
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 
 from mlockwipe.linux import procfs, ptrace, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
@@ -22,6 +22,7 @@ from mlockwipe.tracing.tracees import Tracees
 _BRIEFLY = 150_000  # ns
 _PATIENTLY = 50_000_000
 _SOON = 1_000_000
+_SHORT_SLEEP = 0.00005  # seconds
 _MUNMAP = NATIVE.numbers["munmap"]
 
 
@@ -123,7 +124,7 @@ class TrappedCalls:
                 waited = monotonic_ns() - start
                 if waited > _PATIENTLY or (waited > _SOON and procfs.is_deep_asleep(tid)):
                     break
-                os.sched_yield()  # it may need this CPU to come to its stop
+                _let_others_run(long=waited > _BRIEFLY)
 
     def await_return(self, task: Task) -> None:
         """Look for the stop at the end of a call that takes microseconds as a rule, instead of sleeping for it.
@@ -135,13 +136,22 @@ class TrappedCalls:
             return
         deadline = monotonic_ns() + (_PATIENTLY if alone else _BRIEFLY)
         while (stop := wait.look_for_stop(task.tid)) is None:
-            os.sched_yield()  # to the task, if it was woken on this CPU
-            if monotonic_ns() > deadline:
+            now = monotonic_ns()
+            if now > deadline:
                 return
+            _let_others_run(long=alone and now > deadline - _PATIENTLY + _BRIEFLY)
         self._tracees.on_stop(stop)
 
     def _not_protected(self, task: Task, reason: str) -> None:
         self._tracees.policy.not_protected(task.tgid, reason)
+
+
+def _let_others_run(*, long: bool) -> None:
+    """A task that was woken on this CPU, say: as a rule it takes microseconds. `long`: whatever its priority is."""
+    if long:
+        sleep(_SHORT_SLEEP)
+    else:
+        os.sched_yield()
 
 
 def _clear_untraced(task: Task, call: Call) -> None:
