@@ -106,7 +106,7 @@ def test_usage_error_is_one_sentence_with_status_2(
 
 def options(**changes: Any) -> dict[str, Any]:
     plain = {"command": ["ls"], "strict": False, "unmap": True, "report": None, "watch": None, "verbosity": 0}
-    return plain | changes
+    return {**plain, "with_arguments": False, **changes}
 
 
 @pytest.mark.parametrize(
@@ -117,6 +117,8 @@ def options(**changes: Any) -> dict[str, Any]:
         (["--strict", "--", "ls"], options(strict=True)),
         (["--no-unmap", "ls"], options(unmap=False)),
         (["--report", "r.json", "ls"], options(report="r.json")),
+        (["--report", "-", "ls"], options(report="-")),
+        (["--with-arguments", "ls"], options(with_arguments=True)),
         (["--report=r.json", "--", "ls"], options(report="r.json")),
         (["-q", "ls"], options(verbosity=-1)),
         (["-v", "ls"], options(verbosity=1)),
@@ -152,6 +154,7 @@ WORDS = [
     "--strict",
     "--stri",
     "--no-unmap",
+    "--with-arguments",
     "--report",
 ]
 WORDS += ["--report=", "--report=r", "--report=-", "--strict=1", "-1", "-x y", "--help", "r.json", "-qls", "--bogus"]

@@ -39,11 +39,13 @@ MAY_IMPORT = {
     "linux": "",
     "errors": "",
     "interruption": "",
+    "messages": "",
+    "printable": "",
     "report_file": "",
     "suppress": "",
 }
 # What all others may import, but for linux/: it raises OSError, and no exception of the product's.
-COMMON = {"", "errors", "interruption", "report_file", "suppress"}
+COMMON = {"", "errors", "interruption", "messages", "printable", "report_file", "suppress"}
 
 
 def modules(src: Path) -> dict[str, Path]:

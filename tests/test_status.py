@@ -346,7 +346,7 @@ def test_processes_with_locked_memory_and_what_covers_them(tree: Tree) -> None:
     tree.process(30, "bash", command="bash\0")
     tree.process(2, "kthreadd", locked=None)
     (tree.root / "proc/40").mkdir()  # ended between the listing and the reading
-    found = {process.pid: process for process in locked_processes(machine, None)}
+    found = {process.pid: process for process in locked_processes(machine, None, with_arguments=True)}
     assert {pid: process.covered_by for pid, process in found.items()} == {
         11: "supervisor",
         21: None,
@@ -355,6 +355,7 @@ def test_processes_with_locked_memory_and_what_covers_them(tree: Tree) -> None:
     assert found[11].locked_kib == 640
     assert found[11].user == "root"
     assert found[21].command == "gpg -d 'a b'"
+    assert {process.pid: process.command for process in locked_processes(machine, None)}[21] == "gpg"
 
 
 def test_a_daemon_whose_copies_count_as_not_locked_is_there_if_a_supervisor_has_it(tree: Tree) -> None:
@@ -368,6 +369,35 @@ def test_a_daemon_whose_copies_count_as_not_locked_is_there_if_a_supervisor_has_
     assert [(one.pid, one.locked_kib, one.covered_by) for one in locked_processes(machine, None)] == [
         (11, 0, "supervisor")
     ]
+
+
+def test_a_program_that_takes_the_name_of_one_of_ours_is_neither_hidden_nor_covered_by_that(tree: Tree) -> None:
+    tree.process(10, "mlockwipe-super")
+    tree.process(11, "mlockwipe-keep", locked=64)
+    parents_and_masks = {12: (1, "fffffffffffbfeff"), 13: (10, "fffffffe7ffbfeff"), 14: (10, "fffffffffffbfeff")}
+    for pid, (parent, mask) in parents_and_masks.items():  # of the second: all that the C library blocks
+        tree.process(pid, "mlockwipe-keep", locked=64, tracer=10)
+        with (tree.root / f"proc/{pid}/status").open("a") as status:
+            status.write(f"PPid:\t{parent}\nSigBlk:\t{mask}\n")
+    tree.write("proc/20/status", "Name:\tmlockwipe-super\nTracerPid:\t0\nUid:\t9\t9\t9\t9\n")
+    tree.process(21, "vault", locked=64, tracer=20)
+    assert {one.pid: one.covered_by for one in locked_processes(tree.machine(), None)} == {
+        11: None,
+        12: "supervisor",
+        13: "supervisor",
+        21: None,
+    }
+
+
+def test_without_proc_nothing_is_said_of_the_kernel(tmp_path: Path) -> None:
+    status = inspect(Machine(root=tmp_path))
+    checks = {check.name: check for check in status.checks}
+    for name in ("seccomp user notification", "Yama ptrace_scope", "core dumps"):
+        assert checks[name].state == "unknown"
+        assert checks[name].advice.endswith(": mount -t proc proc /proc.")
+    output = io.StringIO()
+    print_status(status, Console(file=output, width=200))
+    assert "No process" not in output.getvalue()
 
 
 def test_the_kernel_covers_what_the_supervisor_does_not(tree: Tree) -> None:
@@ -384,13 +414,17 @@ def test_init_on_free_covers_too(tree: Tree) -> None:
 
 def test_a_process_cannot_write_to_the_terminal_by_its_name(tree: Tree) -> None:
     machine = tree.machine({OPTION: None, "proc/cmdline": "quiet\n"})
-    tree.process(21, "x", locked=64, command="\x1b]0;title\x07[red]\0\udcff".encode(errors="replace").decode())
+    name = "\x1b]0;title\x07[red]\u202e"
+    tree.process(21, name, locked=64, command=name)
+    (tree.root / "proc/21/exe").symlink_to("/tmp/" + name)
+    tree.process(22, "without an exe that may be read" + name, locked=64)
     output = io.StringIO()
-    print_status(inspect(machine), Console(file=output, width=200, force_terminal=False))
+    for with_arguments in (False, True):
+        status = inspect(machine, with_arguments=with_arguments)
+        print_status(status, Console(file=output, width=200, force_terminal=False))
     text = output.getvalue()
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    assert "[red]" in text
+    assert text.replace("\n", "").isprintable()
+    assert text.count("[red]") == 4
     assert "mlockwipe run -- COMMAND" in text
 
 

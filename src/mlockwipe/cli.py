@@ -26,17 +26,28 @@ def main(argv: "Sequence[str] | None" = None) -> int:
     None stands for the command line of this process, which then ends with `run`.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        _occupy_standard_streams()
     status = _status(arguments)
     if argv is None and arguments[:1] == ["run"]:
         _end(status)
     return status
 
 
+def _occupy_standard_streams() -> None:
+    """Nothing that we open may be taken for a stdin, stdout or stderr that the caller has closed. What is put in its
+    place can be neither read nor written, and a command that is executed finds it closed."""
+    with suppress(OSError):
+        while (fd := os.open("/", os.O_PATH | os.O_CLOEXEC)) <= 2:
+            pass
+        os.close(fd)
+
+
 def _status(arguments: list[str]) -> int:
     try:
         return _call(arguments)
     except Refused as refusal:
-        print(f"mlockwipe: {refusal}", file=sys.stderr)
+        _say(str(refusal))
     except BrokenPipeError:  # `mlockwipe status | head`: the reader has seen enough
         return 128 + 13
     except KeyboardInterrupt:
@@ -45,9 +56,16 @@ def _status(arguments: list[str]) -> int:
         # A defect of ours. Python would end with 1, which a caller must take for the program's own status.
         import traceback
 
-        traceback.print_exc()
-        print("mlockwipe: this is a defect of mlockwipe; please report the lines above", file=sys.stderr)
+        for line in traceback.format_exc().splitlines():
+            _say(line)
+        _say("this is a defect of mlockwipe; please report the lines above")
     return FAILED
+
+
+def _say(text: str) -> None:
+    from mlockwipe.messages import say
+
+    say(text)
 
 
 def _call(arguments: list[str]) -> int:
@@ -83,6 +101,8 @@ def plain_options(words: list[str]) -> Options | None:
             options.strict = True
         elif word == "--no-unmap":
             options.unmap = False
+        elif word == "--with-arguments":
+            options.with_arguments = True
         elif word in ("-q", "--quiet") and options.verbosity <= 0:
             options.verbosity = -1
         elif word in ("-v", "--verbose") and options.verbosity >= 0:

@@ -4,6 +4,7 @@
 import ctypes
 import mmap
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE
+from tests.support.traced import await_sleep, child
 
 PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 PAGES = 8
@@ -159,3 +161,19 @@ def test_a_file_whose_path_is_too_long_is_a_mapping_like_any_other(tmp_path: Pat
     found = list(procfs.vmas(fds[0], 0, 1 << 47))
     assert len([vma for vma in found if vma.start == address_of(mapped)]) == 1
     assert len({vma.start for vma in found}) == len(found)
+
+
+@pytest.mark.parametrize("groups", [3, 1500, 65536], ids=["short", "longer-than-one-read", "longest"])
+def test_a_status_is_read_to_its_end_however_many_groups_are_in_it(groups: int) -> None:
+    if os.geteuid():
+        pytest.skip("only root may be in so many groups")
+
+    def body() -> None:
+        os.setgroups(range(2_000_000_000, 2_000_000_000 + groups))
+        signal.pause()
+
+    with child(body) as pid:
+        await_sleep(pid)
+        status = procfs.Status(pid)
+        assert len(status["Groups"].split()) == groups
+        assert status["Seccomp_filters"] == procfs.status_field(os.getpid(), "Seccomp_filters")  # it comes after them

@@ -17,8 +17,10 @@ from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.mman import MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE
 from mlockwipe.linux.wait import End, GroupStop, SignalStop, TaskGone
 from mlockwipe.memory.inject import MASK, Injection
-from mlockwipe.memory.keeper import end_task, system_call_instruction
-from tests.support.traced import await_sleep, child, go_on_until, stopped_child, tracees
+from mlockwipe.memory.instruction import system_call_instruction
+from mlockwipe.memory.keeper import end_task
+from tests.support.c_programs import compiled, needs_gcc
+from tests.support.traced import await_sleep, child, go_on_until, stop, stopped_child, tracees
 
 ANONYMOUS = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0xFFFFFFFF, 0)
 libc = ctypes.CDLL(None, use_errno=True)
@@ -289,6 +291,24 @@ def test_a_task_that_a_call_has_ended_is_gone_and_stays_in_its_exit_stop(options
         with pytest.raises(TaskGone), injection(pid) as task:
             task.call("exit", 7)
         assert procfs.stat_fields(pid)[0] == ("t" if options else "Z")
+
+
+# -- restartable sequences
+
+
+@needs_gcc
+@pytest.mark.parametrize("inject", [True, False])
+def test_a_restartable_sequence_is_aborted_as_by_any_stop(inject: bool) -> None:
+    critical = compiled("critical")
+    with child(lambda: os.execv(critical, [critical]), 0) as pid:
+        while procfs.executable(pid) != critical or int(procfs.stat_fields(pid)[11]) < 5:  # ticks in user space
+            os.sched_yield()
+        stop(pid)
+        if inject:
+            with injection(pid) as task:
+                task.call("munmap", 1, PAGE_SIZE)
+        ptrace.cont(pid)
+        assert status_at_end(pid) == 3
 
 
 # -- clone

@@ -455,6 +455,32 @@ def test_a_process_under_run_that_has_not_locked_anything() -> None:
         front.stdin.close()
 
 
+@pytest.mark.parametrize("name", ["mlockwipe-keep", "mlockwipe-super"])
+def test_a_program_that_takes_the_name_of_one_of_ours_is_attached_to(name: str) -> None:
+    source = f"""
+from mlockwipe.linux import mm, prctl
+import os
+prctl.set_name({name!r}.encode())
+mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)
+if os.fork():
+    print(os.wait()[1], flush=True)
+    os._exit(0)
+print(os.getpid(), flush=True)
+input()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as program:
+        assert program.stdin is not None
+        assert program.stdout is not None
+        child = int(program.stdout.readline())  # whose parent has that name, too
+        with attaching(str(child)) as attachment:
+            attachment.await_covered(child)
+            program.stdin.write("go on\n")
+            program.stdin.flush()
+            assert program.stdout.readline() == "0\n"
+
+
 @pytest.mark.needs_program("strace", "strace")
 def test_a_process_that_is_debugged() -> None:
     with obedient() as (program, _):

@@ -303,3 +303,13 @@ def test_a_signal_ends_an_audit_once_the_program_has_ended(number: int) -> None:
         assert state == "S"  # it waits on
         os.kill(stand.pid, number)
         assert stand.end() == 7
+
+
+def test_what_is_said_to_a_front_that_does_not_listen_is_lost_and_not_waited_for() -> None:
+    ours, theirs = Channel.pair()
+    for _ in range(10_000):
+        ours.offer("say", "something " * 100)
+    assert theirs.receive() == ("say", "something " * 100, [])
+    theirs.close()
+    ours.offer("say", "to nobody")
+    ours.close()

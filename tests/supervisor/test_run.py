@@ -462,6 +462,20 @@ def test_a_run_within_a_run_says_so_and_works(locks: bool) -> None:
     assert outcome.report["processes_attached"] == int(locks)
 
 
+def test_a_run_under_a_program_that_takes_the_name_of_a_supervisor_protects() -> None:
+    source = f"""
+import subprocess
+from mlockwipe.linux import prctl
+prctl.set_name(b"mlockwipe-super")
+sys.exit(subprocess.call({[MLOCKWIPE, "run", "-v", "--", *python("", locks=True)]!r}))
+"""
+    outcome = run_bare(python(source, locks=False))
+    assert (outcome.status, outcome.err) == (
+        0,
+        "mlockwipe: processes attached: 1; pages wiped: 1 (exit 1); could not be protected: 0\n",
+    )
+
+
 def test_a_nested_run_of_no_command_is_127() -> None:
     outcome = run_supervised([MLOCKWIPE, "run", "--", "no-such-command"])
     assert outcome.status == 127

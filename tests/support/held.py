@@ -16,7 +16,7 @@ from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.wait import TrapStop, await_stop
 from mlockwipe.memory.inject import Injection
-from mlockwipe.memory.keeper import system_call_instruction
+from mlockwipe.memory.instruction import system_call_instruction
 
 _ABI = copy.copy(NATIVE)
 _ABI.numbers = {**NATIVE.numbers, "close": 3, "vmsplice": 278}

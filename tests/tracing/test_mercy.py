@@ -10,7 +10,7 @@ import pytest
 from mlockwipe.linux import ptrace, wait
 from mlockwipe.linux.wait import GroupStop, TrapStop
 from mlockwipe.memory.inject import Injection
-from mlockwipe.memory.keeper import system_call_instruction
+from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
 from tests.support.traced import await_sleep, child, end_group, stop, stopped_child, subreaper
 

@@ -3,16 +3,15 @@
 
 import errno
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import pytest
 
 from mlockwipe.linux import procfs, ptrace, wait
+from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.wait import (
     BIRTHS,
     EVENT_EXEC,
@@ -21,17 +20,19 @@ from mlockwipe.linux.wait import (
     EventStop,
     SignalStop,
     Stop,
+    SyscallStop,
     TrapStop,
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Released
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import MASK, Injection
+from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
-from mlockwipe.memory.keeper import Keeper, system_call_instruction
+from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.tracees import Tracees
 from tests.support.traced import child, go_on_until, stopped_child, subreaper
 
 OPTIONS = ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
@@ -82,6 +83,9 @@ class Recording:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         self._note("not_protected", (tgid, reason))
+
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        self._note("partly_protected", (tgid, reason))
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         self._note("released", (tgid, cause))
@@ -281,6 +285,16 @@ def test_a_helper_of_a_keeper_that_was_being_made_is_ended(tracees: Tracees, pol
         assert policy.of("welcome") == []
         with pytest.raises(ProcessLookupError):
             os.kill(helper, 0)
+
+
+def test_a_child_of_a_program_that_blocks_the_same_signals_is_no_helper(tracees: Tracees, policy: Recording) -> None:
+    with birth_of("fork", tracees, keeper=True) as (maker, newborn, _):
+        ptrace.set_signal_mask(newborn, MASK)
+        tracees.on_stop(TrapStop(newborn))
+        os.kill(maker.tid, signal.SIGKILL)
+        handle_end(tracees, maker.tid)
+        tracees.settle()
+        assert policy.of("welcome") == [(newborn, None)]
 
 
 def test_a_newborn_that_was_killed_in_its_first_stop_is_forgotten(tracees: Tracees, policy: Recording) -> None:
@@ -494,29 +508,16 @@ def test_a_keeper_that_is_gone_leaves_the_program_unprotected(tracees: Tracees, 
         assert policy.of("released") == [(pid, "SIGKILL")]
 
 
-def test_a_keeper_that_is_sent_sigstop_sleeps_on(tracees: Tracees, policy: Recording) -> None:
+def test_a_keeper_that_is_woken_never_returns_to_user_space(tracees: Tracees, policy: Recording) -> None:
     with stopped_child(options=OPTIONS) as pid:
         add(tracees, pid, keeper=True)
         (keeper,) = tracees.keepers
         os.kill(keeper, signal.SIGSTOP)
         found = go_on_until(lambda event: event.tid == keeper)
-        assert isinstance(found, SignalStop)
+        assert isinstance(found, SyscallStop)
+        assert ptrace.get_registers(keeper).number == NATIVE.numbers["pause"]
         tracees.on_stop(found)
-        assert procfs.stat_fields(keeper)[0] != "t"
-        assert wait.look_for_stop(keeper) is None  # nor has it stopped with its group
+        os.kill(keeper, signal.SIGCONT)
+        assert procfs.stat_fields(keeper)[0] == "t"
+        assert wait.look_for_stop(keeper) is None  # and nobody hears of it again
         assert policy.asked == []
-
-
-# -- set-user-ID programs
-
-
-@pytest.mark.parametrize(("mode", "found"), [(0o755, False), (0o4755, True), (0o2755, True)])
-def test_a_set_user_id_program_is_known_by_its_file(mode: int, found: bool, tmp_path: Path) -> None:
-    program = tmp_path / "sleep"
-    shutil.copy("/bin/sleep", program)
-    program.chmod(mode)
-    with child(lambda: os.execv(program, ["sleep", "1000"]), ptrace.O_TRACEEXEC) as pid:
-        while (stop := wait.look_for_stop(pid)) is None:
-            os.sched_yield()
-        assert isinstance(stop, EventStop)
-        assert setuid_program(pid) == (str(program) if found else None)

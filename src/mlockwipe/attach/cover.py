@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: MIT
 """Attach to programs that run, stay until they are gone or somebody asks to end, and leave them as they were."""
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 
 from mlockwipe.attach.policy import Policy
 from mlockwipe.attach.watch import Watch
 from mlockwipe.linux import prctl
+from mlockwipe.messages import tell
+from mlockwipe.report_file import ReportFile
 from mlockwipe.requirements import check_machine
 from mlockwipe.supervisor.attachable import NotAttached
 from mlockwipe.supervisor.attached import Attached
-from mlockwipe.supervisor.front import check_report
 from mlockwipe.supervisor.report import Report
 
 _FAILED = 125
@@ -36,13 +35,13 @@ class AttachOptions:
 def cover(options: AttachOptions) -> int:
     """The exit status: 0, or 125 when none of the processes could be attached to. Refused before anything is done."""
     check_machine()
-    report_path = check_report(options.report)
+    report_file = None if options.report is None else ReportFile(options.report, by_supervisor=True)
     policy = Policy.load(options.policy) if options.policy is not None else Policy([], [])
-    report = Report(["attach", *(map(str, options.pids) if options.pids else ["--all"])], report_path)
+    report = Report(["attach", *(map(str, options.pids) if options.pids else ["--all"])], report_file)
 
     def say(verbosity: int, text: str) -> None:
         if verbosity <= options.verbosity:
-            _write(text)
+            tell(text)
 
     prctl.set_name(b"mlockwipe-super")
     prctl.set_undumpable()
@@ -53,7 +52,7 @@ def cover(options: AttachOptions) -> int:
             attached.attach(pid)
         except NotAttached as error:
             refused.append(f"process {pid} {error}")
-            report.counts.unprotected[str(pid), str(error)] += 1
+            report.counts.not_protected(str(pid), str(error))
             say(0, refused[-1])
     watch = None if options.pids else Watch(attached, options.least, policy, say).look
     ended = attached.run(watch)
@@ -63,14 +62,9 @@ def cover(options: AttachOptions) -> int:
     try:
         report.write(final=True)
     except OSError as error:
-        _write(f"the report can't be written: {error.strerror}")
+        tell(f"the report can't be written: {error.strerror}")
     if ended and report.counts.attached == 0:
         for text in refused if options.verbosity < 0 else []:
-            _write(text)
+            tell(text)
         return _FAILED
     return 0
-
-
-def _write(text: str) -> None:
-    with suppress(OSError):  # nobody listens
-        os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))

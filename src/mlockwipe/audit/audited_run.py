@@ -18,12 +18,15 @@ from mlockwipe.audit.findings_file import is_damaged, locking, not_audited, read
 from mlockwipe.audit.presentation import as_page, print_findings
 from mlockwipe.errors import Refused
 from mlockwipe.linux import libdw
+from mlockwipe.messages import tell
 from mlockwipe.report_file import ReportFile
 from mlockwipe.supervisor.front import run
 from mlockwipe.supervisor.options import Options
 
 
-def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: str | None) -> int:
+def audit(
+    command: list[str], *, fail: bool, json_file: str | None, html_file: str | None, with_arguments: bool = False
+) -> int:
     """Run a command under supervision and tell what it left: its exit status, or 3 if `fail` and anything was left,
     or could not be audited.
 
@@ -38,12 +41,17 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
         path = Path(place, "findings")
         path.touch(mode=0o600)
         os.environ[FINDINGS] = str(path)
-        status = run(Options(command, watch=partial(Auditor, str(path))))
+        options = Options(command, watch=partial(Auditor, str(path)), with_arguments=with_arguments)
+        options.files = tuple(file for file in files if file is not None)
+        status = run(options)
         findings, programs, missed, damaged = read(path), locking(path), not_audited(path), is_damaged(path)
-    texts = as_document(findings, command, status, programs, missed), as_page(findings, command, programs)
+    texts = as_document(findings, options.told, status, programs, missed), as_page(findings, options.told, programs)
     for file, text in zip(files, texts, strict=True):
         if file is not None:
-            file.write(text)
+            try:
+                file.write(text)
+            except Refused as refused:  # the status is the program's
+                tell(str(refused))
     if sys.stderr is not None and (status not in (125, 126, 127) or findings):
         try:
             console = Console(stderr=True)
@@ -51,9 +59,9 @@ def audit(command: list[str], *, fail: bool, json_file: str | None, html_file: s
             if findings or programs or not missed:
                 print_findings(findings, programs, console)
             if missed:
-                print(f"mlockwipe: not audited, as said: {', '.join(missed)}", file=sys.stderr)
+                tell(f"not audited, as said: {', '.join(missed)}")
             if damaged:
-                print("mlockwipe: the audit's notes were damaged, and some of it may be missing", file=sys.stderr)
+                tell("the audit's notes were damaged, and some of it may be missing")
         except OSError:  # the reader is gone, or there is no room: the status is the program's
             # The interpreter flushes stderr once more at its end, and ends with 120 if that fails again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

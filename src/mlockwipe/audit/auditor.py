@@ -42,7 +42,8 @@ def _never_in_the_way(method: Hook) -> Hook:
         try:
             method(self, *arguments)
         except Exception:
-            self._say("audit", f"this is a defect of mlockwipe audit, which may miss things:\n{format_exc()}")
+            for line in ("this is a defect of mlockwipe audit, which may miss things:", *format_exc().splitlines()):
+                self._say(f"audit {line}", line)
 
     return cast(Hook, guarded)
 

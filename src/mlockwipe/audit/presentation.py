@@ -12,6 +12,7 @@ from rich.text import Text
 from mlockwipe.audit.finding import FAULTS, MEANINGS, Finding, Group, grouped, is_fault
 from mlockwipe.audit.stacks import Stack
 from mlockwipe.linux.libdw import Frame
+from mlockwipe.printable import printable
 
 _SHOWN = 5  # calls of a stack, in the table
 
@@ -48,7 +49,7 @@ def print_findings(findings: Sequence[Finding], programs: Sequence[str], console
         console.print(table)
         for kind in dict.fromkeys(kinds):
             console.print(f"[bold]{kind}[/]: {MEANINGS[kind]}", highlight=False)
-    console.print(Text(_printable(f"mlockwipe audit: {summary(findings, programs)}")))
+    console.print(Text(printable(f"mlockwipe audit: {summary(findings, programs)}")))
 
 
 def in_words(finding: Finding) -> str:
@@ -60,7 +61,7 @@ def in_words(finding: Finding) -> str:
 def _title(group: Group) -> Text:
     first = group.first
     return Text.assemble(
-        (first.kind, "red"), f"\n{first.cause}", ("\n" + _printable(os.path.basename(first.program)), "dim")
+        (first.kind, "red"), f"\n{first.cause}", ("\n" + printable(os.path.basename(first.program)), "dim")
     )
 
 
@@ -76,7 +77,7 @@ def _places(finding: Finding) -> Text:
     if finding.released:
         text.append_text(Text.assemble((f"\n{finding.cause} ", "bold"), _told(finding.released)))
     if finding.reason:
-        text.append_text(Text(f"\n{finding.reason}"))
+        text.append_text(Text(f"\n{printable(finding.reason)}"))
     return text
 
 
@@ -107,12 +108,7 @@ def describe(frame: Frame) -> str:
         name += f" ({os.path.basename(frame.file)}:{frame.line or '?'})"
     elif frame.module:
         name += f" ({os.path.basename(frame.module)})"
-    return _printable(name)
-
-
-def _printable(text: str) -> str:
-    """Names are chosen by the program: none of them may speak to the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return printable(name)
 
 
 _STYLE = """
@@ -126,33 +122,38 @@ p { margin: .3rem 0; } ol { margin: .2rem 0 .6rem; } small { opacity: .75; }
 
 def as_page(findings: Sequence[Finding], command: Sequence[str], programs: Sequence[str]) -> str:
     """One HTML page with every place and its whole stacks."""
-    name = html.escape(" ".join(command))
+    name = _escaped(" ".join(command))
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width">',
         f"<title>mlockwipe audit: {name}</title><style>{_STYLE}</style>",
-        f"<h1>mlockwipe audit <code>{name}</code></h1><p>{html.escape(summary(findings, programs))}</p>",
+        f"<h1>mlockwipe audit <code>{name}</code></h1><p>{_escaped(summary(findings, programs))}</p>",
     ]
     for group in grouped(findings):
         parts += _section(group)
     return "\n".join(parts) + "\n"
 
 
+def _escaped(text: str) -> str:
+    """For the page, in which a name may neither be markup nor change how what follows is read."""
+    return html.escape(printable(text))
+
+
 def _section(group: Group) -> list[str]:
     first = group.first
     fault = ' class="fault"' if first.kind in FAULTS else ""
     parts = [
-        f"<h2{fault}>{first.kind}: {html.escape(first.cause)}</h2>",
-        f"<p><small>{html.escape(MEANINGS[first.kind])}</small></p>",
-        f"<p>{html.escape(first.program)}: {group.times} times, {group.bytes} bytes that are not zero in "
+        f"<h2{fault}>{first.kind}: {_escaped(first.cause)}</h2>",
+        f"<p><small>{_escaped(MEANINGS[first.kind])}</small></p>",
+        f"<p>{_escaped(first.program)}: {group.times} times, {group.bytes} bytes that are not zero in "
         f"{group.pages} pages, {first.entropy:.2f} bits a byte in the first</p>",
     ]
     if first.reason:
-        parts.append(f"<p>{html.escape(first.reason)}</p>")
+        parts.append(f"<p>{_escaped(first.reason)}</p>")
     for call, stack in ((first.lock, first.locked), (first.cause, first.released)):
         if stack:
-            calls = "".join(f"<li><code>{html.escape(_whole(frame))}</code>" for frame in stack)
-            parts.append(f"<details open><summary>{html.escape(call)}</summary><ol>{calls}</ol></details>")
+            calls = "".join(f"<li><code>{_escaped(_whole(frame))}</code>" for frame in stack)
+            parts.append(f"<details open><summary>{_escaped(call)}</summary><ol>{calls}</ol></details>")
     return parts
 
 

@@ -26,6 +26,8 @@ _LIMITS = {
     "L7-subreaper": "a program that adopts orphans adopts the keepers of its descendants, and sees their ends",
     "L7-traced-later": "a task has one tracer, and the supervisor is it",
     "L7-timer-first-lock": "before a process is traced, a signal can interrupt the wait for the supervisor",
+    "L7-usage-of-children": "the task that the keeper is made by is a child of the program for a moment",
+    "L7-process-limit": "keeper and worker are processes of the program's user",
     "L7-process-mrelease": "the keeper uses the memory too, and only memory without other users is reaped",
 }
 

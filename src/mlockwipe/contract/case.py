@@ -20,7 +20,7 @@ KEPT = "kept"
 class Case:
     """What is done, what must come of it, and why.
 
-    `row`: of the contract, 'W1' to 'L7'. `name`: the row and what is done, 'W7-sigkill-busy'.
+    `row`: of the contract, 'W1' to 'L8'. `name`: the row and what is done, 'W7-sigkill-busy'.
     `expected`: 'wiped' or 'kept'. `why`: one line. `body`: what the program does.
     `shows`: whether it puts pages before the witness, or states facts only.
     `status`: how the program itself ends: an exit status, or a signal as a negative number.

@@ -3,6 +3,7 @@
 
 import ctypes
 import signal
+import struct
 
 from mlockwipe.linux import clone, mm, mman
 
@@ -21,7 +22,17 @@ EXEC = bytes.fromhex("488b5710 488b7708 488b3f b8 3b000000 0f05 bf 7f000000 b8 3
 # mov esi, r8d; mov edi, r9d; xor ebp, ebp; int 0x80; cdqe; pop rbp; pop rbx; ret
 _INT_80 = bytes.fromhex("53 55 89f8 89f3 87ca 4489c6 4489cf 31ed cd80 4898 5d 5b c3")
 
+# mov eax, 39 (getpid); syscall; cmp eax, PID; je to ret; mov rcx, COUNTER; lock inc dword [rcx]; ret
+_COUNT_STRANGERS = struct.Struct("=7sBI2s2sQ4s")
+
 _STACK = 65536
+
+
+def counts_strangers(pid: int, counter: int) -> bytes:
+    """A function that counts whoever runs it and is not this process, in 32 bits at `counter`."""
+    return _COUNT_STRANGERS.pack(
+        bytes.fromhex("b8 27000000 0f05"), 0x3D, pid, b"\x74\x0d", b"\x48\xb9", counter, b"\xf0\xff\x01\xc3"
+    )
 
 
 def place(code: bytes) -> int:

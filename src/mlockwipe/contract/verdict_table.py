@@ -31,6 +31,7 @@ ROWS = {
     "L5": "calls that fail",
     "L6": "I/O in flight",
     "L7": "what the program can see",
+    "L8": "whoever is not the program",
 }
 
 LIMIT = "stated limit"

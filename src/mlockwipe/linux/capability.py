@@ -10,6 +10,8 @@ CAP_IPC_LOCK = 14
 
 _VERSION_3 = 0x20080522
 _SETS = struct.Struct("=6I")  # effective, permitted, inheritable of capabilities 0 to 31, then of 32 to 63
+NONE = struct.pack("=Ii", _VERSION_3, 0) + bytes(_SETS.size)  # the two arguments of capset that give up everything
+SETS_AT = 8  # where in it the second begins
 
 _capget = function("capget", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 _capset = function("capset", ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)

@@ -8,6 +8,7 @@ from mlockwipe.linux.libc import checked, function
 PR_SET_DUMPABLE = 4
 PR_SET_MM = 35
 PR_SET_NAME = 15
+PR_SET_SECCOMP = 22
 _PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_THP_DISABLE = 41

@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from mlockwipe.linux.arch import PAGE_SIZE
+from mlockwipe.linux.read_file import read_file
 
 
 class Vma:
@@ -231,11 +232,7 @@ class Status:
 
     def __init__(self, pid: int) -> None:
         """FileNotFoundError or ProcessLookupError without the process."""
-        fd = os.open(f"/proc/{pid}/status", os.O_RDONLY)
-        try:
-            self._text = b"\n" + os.read(fd, 1 << 14)
-        finally:
-            os.close(fd)
+        self._text = b"\n" + read_file(f"/proc/{pid}/status")
 
     def __getitem__(self, field: str) -> str:
         """KeyError when this kernel has no such field."""
@@ -291,6 +288,17 @@ def executable(pid: int) -> str:
         return os.readlink(f"/proc/{pid}/exe")
     except OSError:
         return "?"
+
+
+def descriptors(pid: int) -> list[str]:
+    """What the descriptors of a process lead to. OSError where we may not look, or it is gone."""
+    found = []
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return found
 
 
 def tasks(pid: int) -> list[int]:

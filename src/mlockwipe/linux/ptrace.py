@@ -4,10 +4,11 @@
 import ctypes
 import struct
 
-from mlockwipe.linux.arch import Registers
-from mlockwipe.linux.libc import fail, function
+from mlockwipe.linux.arch import NATIVE, Registers
+from mlockwipe.linux.libc import fail, function, syscall
 
 # include/uapi/linux/ptrace.h
+_PEEKDATA = 2
 _CONT = 7
 _SINGLESTEP = 9
 _GETREGS = 12
@@ -22,6 +23,7 @@ _LISTEN = 0x4208
 _GETSIGMASK = 0x420A
 _SETSIGMASK = 0x420B
 _GET_SYSCALL_INFO = 0x420E
+_GET_RSEQ_CONFIGURATION = 0x420F
 
 O_TRACESYSGOOD = 1
 O_TRACEFORK = 1 << 1
@@ -81,6 +83,15 @@ def detach(tid: int) -> None:
         fail(f"ptrace(PTRACE_DETACH, {tid})")
 
 
+def peek(tid: int, address: int) -> bytes:
+    """Eight bytes of the memory of a stopped task. OSError (EIO) where there are none, or the task is undumpable."""
+    word = ctypes.create_string_buffer(8)
+    # Not by the C library's function, which returns the word itself.
+    if syscall(NATIVE.numbers["ptrace"], _PEEKDATA, tid, address, ctypes.addressof(word), 0, 0) == -1:
+        fail(f"ptrace(PTRACE_PEEKDATA, {tid})")
+    return word.raw
+
+
 def get_registers(tid: int) -> Registers:
     registers = Registers()
     if _ptrace(_GETREGS, tid, 0, ctypes.addressof(registers)) == -1:
@@ -110,6 +121,19 @@ def get_signal_mask(tid: int) -> int:
 def set_signal_mask(tid: int, mask: int) -> None:
     if _ptrace(_SETSIGMASK, tid, 8, ctypes.addressof(ctypes.c_uint64(mask))) == -1:
         fail(f"ptrace(PTRACE_SETSIGMASK, {tid})")
+
+
+# struct ptrace_rseq_configuration: pointer, size, signature, flags, padding
+_RSEQ = struct.Struct("=QIIII")
+
+
+def rseq(tid: int) -> int:
+    """The address of a task's struct rseq, 0 without one (PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13)."""
+    configuration = ctypes.create_string_buffer(_RSEQ.size)
+    if _ptrace(_GET_RSEQ_CONFIGURATION, tid, _RSEQ.size, ctypes.addressof(configuration)) == -1:
+        fail(f"ptrace(PTRACE_GET_RSEQ_CONFIGURATION, {tid})")
+    address: int = _RSEQ.unpack(configuration.raw)[0]
+    return address
 
 
 # AUDIT_ARCH_* value, number and the six arguments of a call

@@ -10,7 +10,9 @@ from mlockwipe.linux.libc import fail, syscall
 
 _SYS_SECCOMP = NATIVE.numbers["seccomp"]
 _SYS_SECCOMP_GENERIC = 277  # include/uapi/asm-generic/unistd.h: of aarch64, riscv64 and newer ones
+SET_MODE_STRICT = 0
 SET_MODE_FILTER = 1
+SECCOMP_MODE_STRICT = 1  # for prctl(2)
 _GET_NOTIF_SIZES = 3
 FLAG_TSYNC = 1 << 0
 FLAG_NEW_LISTENER = 1 << 3

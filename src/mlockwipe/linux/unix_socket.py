@@ -21,6 +21,7 @@ _SOCK_SEQPACKET = 5
 _SOCK_CLOEXEC = 0o2000000
 _SOL_SOCKET = 1
 _SCM_RIGHTS = 1
+_MSG_DONTWAIT = 0x40
 _MSG_NOSIGNAL = 0x4000
 _MSG_CMSG_CLOEXEC = 0x40000000
 _MOST_FDS = 253  # SCM_MAX_FD: the kernel takes no more in one message
@@ -63,8 +64,11 @@ def socketpair() -> tuple[int, int]:
     return ends[0], ends[1]
 
 
-def send(fd: int, data: bytes, fds: tuple[int, ...] = ()) -> None:
-    """Send one message; the other end gets duplicates of `fds`. BrokenPipeError when there is no other end."""
+def send(fd: int, data: bytes, fds: tuple[int, ...] = (), *, waits: bool = True) -> None:
+    """Send one message; the other end gets duplicates of `fds`. BrokenPipeError when there is no other end.
+
+    BlockingIOError instead of a wait for room, if it `waits` not.
+    """
     control = b""
     if fds:
         length = _CONTROL.size + 4 * len(fds)
@@ -75,7 +79,7 @@ def send(fd: int, data: bytes, fds: tuple[int, ...] = ()) -> None:
         fd,
         ctypes.create_string_buffer(data, len(data)),
         ctypes.create_string_buffer(control, len(control)),
-        _MSG_NOSIGNAL,
+        _MSG_NOSIGNAL if waits else _MSG_NOSIGNAL | _MSG_DONTWAIT,
     )
 
 

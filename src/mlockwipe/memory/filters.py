@@ -28,8 +28,8 @@ from mlockwipe.linux.mman import (
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM
-from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SET_MODE_FILTER
+from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_MM, PR_SET_SECCOMP
+from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
 from mlockwipe.linux.shm import IPC_SHMAT
 from mlockwipe.linux.userfaultfd import MOVE
 
@@ -41,13 +41,17 @@ RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED, MADV_GUARD_I
 
 
 def filter_one() -> bytes:
-    """User notification of locks, of becoming undumpable, and of a program's own notification listener."""
+    """User notification of locks, of becoming undumpable, and of what a program under a filter can't have: a
+    notification listener of its own, and seccomp's strict mode."""
 
     def rules(abi: Abi) -> list[Rule]:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
             (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
+            # to say why they fail
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
+            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_STRICT),)),
             (RET_USER_NOTIF, abi.mmap, (has_flag(3, MAP_LOCKED),)),
             *([(RET_USER_NOTIF, abi.mmap_in_memory, ())] if abi.mmap_in_memory else ()),
         ]

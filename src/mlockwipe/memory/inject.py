@@ -6,7 +6,9 @@ stop a call. Its registers and signal mask come back exactly as they were, and w
 a call that was interrupted by the stop is restarted by the kernel itself.
 """
 
+import errno
 import os
+from collections.abc import Callable
 from types import TracebackType
 
 from mlockwipe.linux import procfs, ptrace, signals
@@ -25,6 +27,8 @@ from mlockwipe.linux.wait import (
 )
 
 _SIGTRAP = 5
+# Those that a faulty instruction raises. Blocked as they are meanwhile, nobody else can bring them.
+_FAULTS = frozenset((4, 7, 11))  # SIGILL, SIGBUS, SIGSEGV
 _ALL_SIGNALS = (1 << 64) - 1
 # What a task blocks while it executes calls for us. Not SIGTRAP: the trap after a step, finding it blocked, takes the
 # program's handler for it away (force_sig_info_to_task in kernel/signal.c, Linux 6.18).
@@ -35,13 +39,17 @@ class Injection:
     """`with Injection(tid, abi, instruction) as task: task.call("munmap", address, length)`
 
     The task is in a stop on its way to user space (not at the entry of a call). `instruction` is the address of a
-    system-call instruction. While it lasts, the task takes no signals; one that can't be blocked is put off.
+    system-call instruction; `another` looks for one, should the program have unmapped that. While it lasts, the task
+    takes no signals; one that can't be blocked is put off.
     """
 
-    def __init__(self, tid: int, abi: Abi, instruction: int) -> None:
+    def __init__(
+        self, tid: int, abi: Abi, instruction: int, another: Callable[[], int | None] = lambda: None
+    ) -> None:
         self.tid = tid
         self.abi = abi
         self.instruction = instruction
+        self._another = another
         self._deferred: list[int] = []
         self._group_stopped = False
         self._cloned = 0
@@ -50,6 +58,8 @@ class Injection:
     def __enter__(self) -> "Injection":
         try:
             self._registers = ptrace.get_registers(self.tid)
+            if not self._registers.in_call:
+                self._leave_restartable_sequence()
             self._mask = ptrace.get_signal_mask(self.tid)
             ptrace.set_signal_mask(self.tid, MASK)
         except ProcessLookupError:
@@ -70,26 +80,66 @@ class Injection:
             if kind is None:
                 raise TaskGone(self.tid) from None
 
+    def _leave_restartable_sequence(self) -> None:
+        """Within a restartable sequence (rseq(2)), go on at its abort handler, as after any switch of tasks.
+
+        When the task executes a call for us, the kernel finds it outside of the sequence and forgets about that
+        (rseq_ip_fixup in kernel/rseq.c, Linux 6.18). Sent back into its middle, it would go on with what it had read.
+        """
+        try:
+            area = ptrace.rseq(self.tid)
+            # struct rseq: two numbers of CPUs, then the address of a struct rseq_cs. That has version and flags,
+            # where the sequence starts, how long it is, and where it is aborted.
+            sequence = int.from_bytes(ptrace.peek(self.tid, area + 8), "little") if area else 0
+            if sequence:
+                start, length, abort = (
+                    int.from_bytes(ptrace.peek(self.tid, sequence + at), "little") for at in (8, 16, 24)
+                )
+                if start <= self._registers.instruction_pointer < start + length:
+                    self._registers.go_on_at(abort)
+        except ProcessLookupError:
+            raise
+        except OSError:
+            return  # it has an address where nothing is, or we may not look
+
     @property
     def registers(self) -> Registers:
         """The registers at the stop before the first injected call."""
         return self._registers
 
     def call(self, name: str, *arguments: int) -> int:
-        """Execute one call and return its result, negative errno for an error."""
+        """Execute one call and return its result, negative errno for an error.
+
+        OSError when what it is pointed at is no system-call instruction: it executes no other one for us.
+        """
         try:
-            self._load(name, arguments)
-            ptrace.single_step(self.tid)
-            while True:
-                stop = await_stop(self.tid)
-                registers = ptrace.get_registers(self.tid)
-                # Before the call has been executed, somebody else may have sent a SIGTRAP.
-                if _is_trap(stop) and registers.executed_at() == self.instruction:
-                    return registers.result
-                self._on_other_stop(stop)
-                ptrace.single_step(self.tid)
+            result = self._execute(name, arguments)
+            if result is None and (instruction := self._another()) is not None:
+                self.instruction = instruction
+                result = self._execute(name, arguments)
         except ProcessLookupError:
             raise TaskGone(self.tid) from None
+        if result is None:
+            raise OSError(errno.EFAULT, "there is no system-call instruction any more where there was one")
+        return result
+
+    def _execute(self, name: str, arguments: tuple[int, ...]) -> int | None:
+        """The result, or None when no call was made."""
+        self._load(name, arguments)
+        ptrace.single_step(self.tid)
+        while True:
+            stop = await_stop(self.tid)
+            registers = ptrace.get_registers(self.tid)
+            if _is_trap(stop):
+                if registers.executed_at() == self.instruction:
+                    return registers.result
+                # Before the call has been executed, somebody else may have sent a SIGTRAP.
+                if registers.instruction_pointer != self.instruction:
+                    return None
+            elif isinstance(stop, SignalStop) and stop.signal in _FAULTS:
+                return None
+            self._on_other_stop(stop)
+            ptrace.single_step(self.tid)
 
     def clone(self, flags: int = 0) -> tuple[int, int]:
         """A new task that shares this one's memory and, but for `flags`, nothing else; traced, in its first stop.

@@ -13,17 +13,24 @@ traces, and a task caught between an injected call and its next stop would run o
 Both share nothing but the memory: their copy of the descriptors is closed, they are in a session of their own,
 and they are no children of the program. A child, even one that sends no signal, would show in a wait with __WALL,
 so they are made by a middle task that exits at once, which leaves them to the supervisor as the nearest subreaper.
+
+The program can write to the memory that they live in, and map its own code where theirs is. So neither can do more
+than its work (confinement.py), and the keeper does not even return to user space as long as the supervisor lives:
+what would wake it, SIGSTOP or the freezing of a control group say, leaves it in the ptrace stop at the exit of its
+call.
 """
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.arch import PAGE_SIZE, Abi
+from mlockwipe.linux import capability, cgroup, procfs, ptrace
+from mlockwipe.linux.arch import PAGE_SIZE, RED_ZONE, Abi, Registers
 from mlockwipe.linux.libc import function
 from mlockwipe.linux.mman import (
     CLONE_FILES,
@@ -36,20 +43,20 @@ from mlockwipe.linux.mman import (
 )
 from mlockwipe.linux.prctl import PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.linux.seccomp_filter import FLAG_TSYNC, SET_MODE_FILTER
-from mlockwipe.linux.wait import WALL, TaskGone
+from mlockwipe.linux.wait import WALL, SyscallStop, TaskGone, await_stop
+from mlockwipe.memory import confinement, zeros
 from mlockwipe.memory.filters import OWN_PRCTL
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.instruction import another_instruction, system_call_instruction
 from mlockwipe.memory.proc_files import Files
 
 NAME = b"mlockwipe-keep"
 
-_AT_FDCWD = -100
-_AT_SYSINFO_EHDR = 33
+_ROOM = 2048  # bytes, for the arguments of calls that take them from memory
 _CAP_SYS_ADMIN = 1 << 21
 _LARGEST_READ = 0x7FFFF000  # read(2) transfers no more in one call
 
 _getcpu = function("sched_getcpu", ctypes.c_int)
-_vdso_offsets: dict[int, int] = {}
 
 
 class Keeper:
@@ -73,19 +80,19 @@ class Keeper:
         `like` is the keeper of the parent, after a fork. TaskGone when the task dies meanwhile; OSError when the
         kernel refuses the tasks (RLIMIT_NPROC, a pids cgroup), the files or the filter.
         """
-        abi, instruction = (like.abi, like.instruction) if like else system_call_instruction(tid)
+        abi, instruction = system_call_instruction(tid, like.instruction if like else None)
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
                 with Injection(tid, abi, instruction) as program:
                     made = cls(_clone_aside(program), abi, instruction)
 
-                    def add_filter(scratch: int) -> None:
+                    def add_filter(room: int) -> None:
                         if filter_program is not None:
-                            made.whole_process = made._add_filter(program, status, filter_program, scratch)
+                            made.whole_process = made._add_filter(program, status, filter_program, room)
 
                     # Not EXITKILL any more: from here on it outlives its supervisor. TRACEEXIT: if killed, it halts.
-                    made._settle(ptrace.O_TRACEEXIT, add_filter)
+                    made._settle(ptrace.O_TRACEEXIT, program.registers, add_filter)
                     keeper = made
             except TaskGone:
                 if keeper is None:
@@ -101,68 +108,110 @@ class Keeper:
         `meanwhile` is what holds as long as the stopped task itself executes calls for us. It must give the task
         O_EXITKILL, which the keeper inherits.
         """
-        abi, instruction = (like.abi, like.instruction) if like else system_call_instruction(tid)
+        abi, instruction = system_call_instruction(tid, like.instruction if like else None)
         keeper: Keeper | None = None
         with _on_this_cpu():
             try:
                 with meanwhile, Injection(tid, abi, instruction) as program:
+                    registers = program.registers
                     keeper = cls(_clone_aside(program), abi, instruction)
             except TaskGone:
                 if keeper is None:
                     raise
-            keeper._settle(ptrace.O_TRACEEXIT | ptrace.O_EXITKILL)
+            keeper._settle(ptrace.O_TRACEEXIT | ptrace.O_EXITKILL, registers)
         return keeper
 
-    def _settle(self, options: int, add_filter: Callable[[int], None] | None = None) -> None:
+    def _settle(self, options: int, stopped: Registers, add_filter: Callable[[int], None] | None = None) -> None:
         """Make a newborn task the keeper, with its worker; failing that, end it.
 
-        `add_filter` is given the address of a page to work with.
+        `stopped`: of the task that it was made from, and that stays stopped meanwhile. `add_filter` is given the
+        address of memory to work with.
         """
         try:
-            self._become_keeper(options, add_filter)
+            self._become_keeper(stopped, add_filter)
+            self._go_to_sleep(options)
         except BaseException:
             self.let_go()
             raise
 
-    def _become_keeper(self, options: int, add_filter: Callable[[int], None] | None) -> None:
+    def _become_keeper(self, stopped: Registers, add_filter: Callable[[int], None] | None) -> None:
+        from mlockwipe.linux import limits  # not at the start of every program
+
+        limits.raise_limits(self.pid)
+        cgroup.join_ours(self.pid)
         with Injection(self.pid, self.abi, self.instruction) as task:
             task.call("close_range", 0, 0xFFFFFFFF, 0)
             task.call("setsid")
-            self._open_files(task)
-            with self._scratch(task, NAME + b"\0/\0") as scratch:
-                task.call("prctl", PR_SET_NAME, scratch, 0, 0, 0)
-                task.call("chdir", scratch + len(NAME) + 1)
-                if add_filter is not None:
-                    add_filter(scratch)
-            worker, _ = task.clone(CLONE_PARENT | CLONE_FILES | CLONE_FS)
-            self.worker = Injection(worker, self.abi, self.instruction).__enter__()
+            with contextlib.ExitStack() as undumpable_again:
+                self._open_files(task, undumpable_again)
+                with self._room(task, stopped) as room:
+                    self._zero_fd = zeros.hand_over(task, self.files.memory, room)
+                    undumpable_again.close()
+                    content = NAME.ljust(16, b"\0") + b"/\0" + capability.NONE
+                    os.pwrite(self.files.memory, content, room)
+                    task.call("prctl", PR_SET_NAME, room, 0, 0, 0)
+                    task.call("chdir", room + 16)
+                    task.call("capset", room + 18, room + 18 + capability.SETS_AT)
+                    task.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+                    if add_filter is not None:
+                        add_filter(room)
+                    worker, _ = task.clone(CLONE_PARENT | CLONE_FILES | CLONE_FS)
+                    another = partial(another_instruction, self.files, self.abi)
+                    self.worker = Injection(worker, self.abi, self.instruction, another).__enter__()
+                    ptrace.set_options(worker, ptrace.O_EXITKILL | ptrace.O_TRACESECCOMP)
+                    self._confine(self.worker, confinement.worker(self._zero_fd), room)
+                    self._confine(task, confinement.KEEPER, room)
             task.point_at("pause")
-            ptrace.set_options(self.pid, options)
-            ptrace.cont(self.pid)
 
-    def _open_files(self, task: Injection) -> None:
+    def _go_to_sleep(self, options: int) -> None:
+        """Let the keeper enter its call, from which it returns only to a stop."""
+        try:
+            ptrace.set_options(self.pid, ptrace.O_TRACESYSGOOD | ptrace.O_EXITKILL)
+            ptrace.cont_to_syscall_stop(self.pid)
+            stop = await_stop(self.pid)
+            number = ptrace.get_registers(self.pid).number
+            if not isinstance(stop, SyscallStop) or number != self.abi.numbers["pause"]:
+                raise OSError("the code that a keeper needs was exchanged")
+            ptrace.set_options(self.pid, ptrace.O_TRACESYSGOOD | options)
+            ptrace.cont_to_syscall_stop(self.pid)
+        except ProcessLookupError:
+            raise TaskGone(self.pid) from None
+
+    def _open_files(self, task: Injection, undumpable_again: contextlib.ExitStack) -> None:
         try:
             self.files = Files(self.pid)
         except PermissionError:
             # a child of an undumpable process: /proc is closed to us until it is dumpable
             task.call("prctl", PR_SET_DUMPABLE, 1, 0, 0, 0)
-            try:
-                self.files = Files(self.pid)
-            finally:
-                task.call("prctl", PR_SET_DUMPABLE, 0, OWN_PRCTL, 0, 0)
+            undumpable_again.callback(task.call, "prctl", PR_SET_DUMPABLE, 0, OWN_PRCTL, 0, 0)
+            self.files = Files(self.pid)
 
     @contextlib.contextmanager
-    def _scratch(self, task: Injection, content: bytes) -> Iterator[int]:
-        """The address of a page with `content`, mapped for the while."""
+    def _room(self, task: Injection, stopped: Registers) -> Iterator[int]:
+        """The address of memory to work with for the while.
+
+        A page is mapped. Where that is refused (RLIMIT_AS, RLIMIT_DATA, max_map_count), it is memory below the stack
+        of a stopped task, where nothing is in use, and which is left as it was.
+        """
         protection, flags = PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS
-        address = checked_result(
-            task.call("mmap", 0, PAGE_SIZE, protection, flags, 0xFFFFFFFF, 0), "mmap for the keeper"
-        )
+        address = task.call("mmap", 0, PAGE_SIZE, protection, flags, 0xFFFFFFFF, 0)
+        if address >= 0:
+            try:
+                yield address
+            finally:
+                with contextlib.suppress(TaskGone):  # the keeper itself may not do that any more
+                    getattr(self, "worker", task).call("munmap", address, PAGE_SIZE)
+            return
+        address = (stopped.stack_pointer - RED_ZONE - _ROOM) & -16
+        before = os.pread(self.files.memory, _ROOM, address)
         try:
-            os.pwrite(self.files.memory, content, address)
             yield address
         finally:
-            task.call("munmap", address, PAGE_SIZE)
+            os.pwrite(self.files.memory, before, address)
+
+    def _confine(self, task: Injection, calls: "tuple[confinement.Call, ...]", room: int) -> None:
+        result = self._seccomp(task, 0, confinement.filter_program(self.abi, calls), room)
+        checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER) in a keeper")
 
     def add_filter(self, tid: int, status: procfs.Status, code: bytes) -> bool:
         """Add a filter to every thread of a stopped task's process at once, running ones too.
@@ -172,35 +221,39 @@ class Keeper:
         """
         with (
             Injection(tid, self.abi, self.instruction) as program,
-            self._scratch(self.worker, b"") as scratch,
+            self._room(self.worker, program.registers) as room,
         ):
-            return self._add_filter(program, status, code, scratch)
+            return self._add_filter(program, status, code, room)
 
-    def _add_filter(self, program: Injection, status: procfs.Status, code: bytes, scratch: int) -> bool:
-        layout = "=HxxxxxxQ" if program.abi.word == 8 else "=HxxI8x"  # struct sock_fprog, in 16 bytes
-        os.pwrite(self.files.memory, struct.pack(layout, len(code) // 8, scratch + 16) + code, scratch)
+    def _add_filter(self, program: Injection, status: procfs.Status, code: bytes, room: int) -> bool:
         if status["NoNewPrivs"] == "0" and not int(status["CapEff"], 16) & _CAP_SYS_ADMIN:
             program.call("prctl", PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        result = program.call("seccomp", SET_MODE_FILTER, FLAG_TSYNC, scratch)
+        result = self._seccomp(program, FLAG_TSYNC, code, room)
         if result > 0:  # the thread that has other filters
-            result = program.call("seccomp", SET_MODE_FILTER, 0, scratch)
+            result = self._seccomp(program, 0, code, room)
             checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
             return False
         checked_result(result, "seccomp(SECCOMP_SET_MODE_FILTER)")
         return True
 
+    def _seccomp(self, task: Injection, flags: int, code: bytes, room: int) -> int:
+        layout = "=HxxxxxxQ" if task.abi.word == 8 else "=HxxI8x"  # struct sock_fprog, in 16 bytes
+        os.pwrite(self.files.memory, struct.pack(layout, len(code) // 8, room + 16) + code, room)
+        return task.call("seccomp", SET_MODE_FILTER, flags, room)
+
     def read_zeros(self, start: int, end: int) -> None:
         """Let the kernel clear [start, end), writable memory, by reading /dev/zero into it.
 
-        OSError when there is no /dev/zero (in a chroot) or the memory can't be written; TaskGone without worker.
+        OSError when there is no /dev/zero or the memory can't be written; TaskGone without worker.
         """
         if self._zero_fd is None:
-            with self._scratch(self.worker, b"/dev/zero\0") as path:
-                result = self.worker.call("openat", _AT_FDCWD, path, os.O_RDONLY, 0)
-            self._zero_fd = checked_result(result, "open(/dev/zero)")
+            raise OSError(errno.ENODEV, "there is no /dev/zero")
         while start < end:
             length = min(end - start, _LARGEST_READ)
-            start += checked_result(self.worker.call("read", self._zero_fd, start, length), "read(/dev/zero)")
+            read = checked_result(self.worker.call("read", self._zero_fd, start, length), "read(/dev/zero)")
+            if not read:
+                raise OSError(errno.EIO, "read(/dev/zero) brought nothing")
+            start += read
 
     def program_break(self) -> int:
         """Where the heap ends. OSError when the kernel does not tell; TaskGone without worker."""
@@ -227,7 +280,8 @@ def _on_this_cpu() -> Iterator[None]:
 
 
 def _bring_here(pid: int) -> None:
-    with contextlib.suppress(PermissionError):  # it has changed its user, and CAP_SYS_NICE is not ours
+    # It may have changed its user, and CAP_SYS_NICE is not ours; its control group may not have this CPU (EINVAL).
+    with contextlib.suppress(OSError):
         os.sched_setaffinity(pid, os.sched_getaffinity(0))
 
 
@@ -271,35 +325,3 @@ def checked_result(result: int, attempted: str) -> int:
     if result < 0:
         raise OSError(-result, f"{attempted}: {os.strerror(-result)}")
     return result
-
-
-def system_call_instruction(tid: int) -> tuple[Abi, int]:
-    """The ABI of the code that a stopped task runs, and a system-call instruction that it can be pointed at.
-
-    The vdso has one, and programs leave the vdso alone; failing that, the one that the task has just executed.
-    """
-    try:
-        registers = ptrace.get_registers(tid)
-    except ProcessLookupError:
-        raise TaskGone(tid) from None
-    abi = registers.abi
-    vdso = _vdso(tid, abi.word)
-    if vdso:
-        offset = _vdso_offsets.get(abi.audit_arch)
-        if offset is None:
-            with contextlib.suppress(OSError), open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:
-                memory.seek(vdso)
-                offset = memory.read(2 * PAGE_SIZE).find(abi.instruction)
-                _vdso_offsets[abi.audit_arch] = offset
-        if offset is not None and offset >= 0:
-            return abi, vdso + offset
-    return abi, registers.executed_at()
-
-
-def _vdso(tid: int, word: int) -> int:
-    """The address of the vdso, from the auxiliary vector; 0 without one."""
-    with contextlib.suppress(OSError), open(f"/proc/{tid}/auxv", "rb") as auxv:
-        for key, value in struct.iter_unpack("=2I" if word == 4 else "=2Q", auxv.read()):
-            if key == _AT_SYSINFO_EHDR:
-                return int(value)
-    return 0

@@ -10,6 +10,7 @@ from mlockwipe.status.processes import Cover, LockedProcess, locked_processes
 __all__ = ["SCHEMA", "Check", "LockedProcess", "Machine", "Status", "inspect", "to_json"]
 
 SCHEMA = 1
+UNLISTED = "locked memory"  # the check that says why there is no list of processes
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,11 @@ class Status:
     processes: list[LockedProcess]
 
 
-def inspect(machine: Machine | None = None) -> Status:
-    """Ask `machine` (None: this one). What it doesn't tell is a check in the state 'unknown', never an
-    exception."""
+def inspect(machine: Machine | None = None, *, with_arguments: bool = False) -> Status:
+    """Ask `machine` (None: this one). What it doesn't tell is a check in the state 'unknown', never an exception.
+
+    `with_arguments`: those of the processes, too, which may have secrets among them.
+    """
     machine = machine or Machine()
     checks = run_checks(machine)
     try:
@@ -32,11 +35,11 @@ def inspect(machine: Machine | None = None) -> Status:
         kernel = "unknown"
     processes: list[LockedProcess] = []
     try:
-        processes = locked_processes(machine, _kernel_cover(machine))
+        processes = locked_processes(machine, _kernel_cover(machine), with_arguments=with_arguments)
     except OSError as error:
         reason = error.strerror or str(error)
         advice = f"Listing /proc failed ({reason}): mount it, and ask again."
-        checks.append(Check("locked memory", "unknown", reason, advice))
+        checks.append(Check(UNLISTED, "unknown", reason, advice))
     return Status(kernel, checks, processes)
 
 

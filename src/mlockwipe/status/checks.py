@@ -53,7 +53,8 @@ def _run(name: str, check: Callable[[Machine], Finding], machine: Machine) -> Ch
         state, value, advice = check(machine)
     except OSError as error:
         where = f"Reading {error.filename}" if error.filename else "Asking the kernel"
-        advice = f"{where} failed ({error.strerror}); ask again as root, outside of any container."
+        remedy = "mount -t proc proc /proc" if machine.lacks_proc else "ask again as root, outside of any container"
+        advice = f"{where} failed ({error.strerror}): {remedy}."
         return Check(name, "unknown", error.strerror or str(error), advice)
     return Check(name, state, value, advice)
 

@@ -77,12 +77,26 @@ class Machine:
         no UTF-8 (a process may name itself so) are replaced."""
         return (self.root / path).read_text(encoding="utf-8", errors="replace").rstrip("\n")
 
+    def executable(self, pid: int) -> str | None:
+        """The path of the program that a process executes; None for one that this user may not look at."""
+        try:
+            return os.readlink(self.root / f"proc/{pid}/exe")
+        except OSError:
+            return None
+
     def read_if_there(self, path: str) -> str | None:
-        """As read, but None where the kernel has no such file; any other error is raised."""
+        """As read, but None where the kernel has no such file; any other error is raised, and the same one where the
+        whole of /proc is missing, which says nothing of the kernel."""
         try:
             return self.read(path)
         except FileNotFoundError:
+            if path.startswith("proc/sys/") and self.lacks_proc:
+                raise
             return None
+
+    @property
+    def lacks_proc(self) -> bool:
+        return not (self.root / "proc/sys/kernel/osrelease").exists()
 
     @cached_property
     def release(self) -> str:
@@ -131,7 +145,10 @@ class Machine:
     def pids(self) -> Iterator[int]:
         """The processes in /proc that this user may see (hidepid), in order."""
         names = (entry.name for entry in (self.root / "proc").iterdir())
-        yield from sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        found = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+        if not found and self.lacks_proc:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), "/proc")
+        yield from found
 
 
 def parse_boot_line(text: str) -> dict[str, str | None]:

@@ -6,10 +6,12 @@ import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from mlockwipe.requirements import SUPERVISOR
 from mlockwipe.status.machine import Machine, parse_fields
 
-SUPERVISOR = "mlockwipe-super"  # the supervisor's name in /proc/PID/comm, which holds 15 characters
 KEEPER = "mlockwipe-keep"  # a keeper shares its program's memory and would count it twice
+_BLOCKED = f"{((1 << 64) - 1) & ~(1 << 8 | 1 << 18):016x}"  # all signals but SIGKILL and SIGSTOP
+_WORKER_BLOCKED = f"{int(_BLOCKED, 16) & ~(1 << 4):016x}"  # and SIGTRAP: see memory/inject.py
 
 Cover = Literal["supervisor", "init_mlocked_on_free", "init_on_free"]
 
@@ -20,12 +22,12 @@ class LockedProcess:
 
     pid: int
     user: str
-    command: str  # printable characters only: a process chooses its own name
+    command: str  # its program, or its whole command line: whatever a process has chosen
     locked_kib: int
     covered_by: Cover | None
 
 
-def locked_processes(machine: Machine, kernel: Cover | None) -> list[LockedProcess]:
+def locked_processes(machine: Machine, kernel: Cover | None, *, with_arguments: bool = False) -> list[LockedProcess]:
     """Every process that this user may see and whose VmLck is not 0, or that a supervisor traces: a daemon may have
     locked and then forked, and has copies that count as not locked. `kernel` is what covers the whole system.
 
@@ -37,14 +39,14 @@ def locked_processes(machine: Machine, kernel: Cover | None) -> list[LockedProce
         try:
             fields = parse_fields(machine.read(f"proc/{pid}/status"))
             locked = _number(fields.get("VmLck", ""))  # kernel threads have no such line
-            traced = _is_supervisor(machine, _number(fields.get("TracerPid", "")))
-            if not (locked or traced) or fields.get("Name", "").startswith(KEEPER):
+            traced = _is_supervised(machine, fields)
+            if not (locked or traced) or (traced and _is_keeper(fields)):
                 continue
             found.append(
                 LockedProcess(
                     pid=pid,
                     user=_user(_number(fields.get("Uid", ""))),
-                    command=_command(machine, pid, fields.get("Name", "")),
+                    command=_command(machine, pid, fields.get("Name", ""), with_arguments=with_arguments),
                     locked_kib=locked or 0,
                     covered_by="supervisor" if traced else kernel,
                 )
@@ -59,13 +61,31 @@ def _number(text: str) -> int | None:
     return int(first[0]) if first and first[0].isascii() and first[0].isdigit() else None
 
 
-def _is_supervisor(machine: Machine, tracer: int | None) -> bool:
+def _is_supervised(machine: Machine, fields: dict[str, str]) -> bool:
+    """Whether a process is traced by a supervisor. Any program may take that name; one that belongs neither to root
+    nor to whom the process belongs could not cover it."""
+    tracer = _number(fields.get("TracerPid", ""))
     if not tracer:
         return False
     try:
-        return machine.read(f"proc/{tracer}/comm") == SUPERVISOR
+        its = parse_fields(machine.read(f"proc/{tracer}/status"))
     except OSError:  # it ended, or stands outside our PID namespace
         return False
+    return its.get("Name") == SUPERVISOR and _effective_user(its) in (0, _effective_user(fields))
+
+
+def _is_keeper(fields: dict[str, str]) -> bool:
+    """Whether a process that a supervisor traces is one of its keepers, and no program that has taken the name: those
+    are its own children, and block every signal, which the C library lets nobody do."""
+    return (
+        fields.get("Name") == KEEPER
+        and fields.get("PPid", fields["TracerPid"]) == fields["TracerPid"]
+        and fields.get("SigBlk", _BLOCKED) in (_BLOCKED, _WORKER_BLOCKED)
+    )
+
+
+def _effective_user(fields: dict[str, str]) -> int | None:
+    return _number(" ".join(fields.get("Uid", "").split()[1:]))
 
 
 def _user(uid: int | None) -> str:
@@ -77,7 +97,8 @@ def _user(uid: int | None) -> str:
         return str(uid)
 
 
-def _command(machine: Machine, pid: int, name: str) -> str:
+def _command(machine: Machine, pid: int, name: str, *, with_arguments: bool) -> str:
+    if not with_arguments:
+        return machine.executable(pid) or name
     arguments = machine.read(f"proc/{pid}/cmdline").rstrip("\0").split("\0")
-    text = shlex.join(arguments) if arguments != [""] else f"[{name}]"
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return shlex.join(arguments) if arguments != [""] else f"[{name}]"

@@ -5,7 +5,7 @@ import os
 import pwd
 
 from mlockwipe.linux import procfs
-from mlockwipe.requirements import ptrace_scope, why_no_attaching
+from mlockwipe.requirements import SUPERVISOR, ptrace_scope, supervisor_above, why_no_attaching
 
 
 class NotAttached(Exception):
@@ -22,14 +22,33 @@ def check(pid: int, status: procfs.Status) -> None:
         raise NotAttached("has ended, and only waits for its parent")
     if not procfs.have_memory([pid]):
         raise NotAttached("is a kernel thread, which has no memory of its own")
-    if status["Name"].startswith("mlockwipe-"):
+    if status["Name"].startswith("mlockwipe-") and _supervises(pid):
         raise NotAttached("belongs to mlockwipe")
     tracer = int(status["TracerPid"])
-    for above in (tracer, *ancestors(int(status["PPid"]))):
-        if above and name_of(above) == "mlockwipe-super":
-            raise NotAttached(f"is under another mlockwipe already, process {above}")
+    above = tracer if tracer and name_of(tracer) == SUPERVISOR else supervisor_above(pid)
+    if above:
+        raise NotAttached(f"is under another mlockwipe already, process {above}")
     if tracer:
         raise NotAttached(f"is traced by process {tracer} ({name_of(tracer)}), and a process has one tracer only")
+
+
+def _supervises(pid: int) -> bool:
+    """Whether a process that is named like one of ours does what only those do: any program may take the name."""
+    try:
+        if any(name == "anon_inode:seccomp notify" for name in procfs.descriptors(pid)):
+            return True  # of `run`
+    except PermissionError:
+        return True  # whoever may not look may not attach to it either
+    except OSError:
+        return False  # gone
+    return any(_tracer_of(int(name)) == pid for name in os.listdir("/proc") if name.isdigit())  # `attach`
+
+
+def _tracer_of(pid: int) -> int:
+    try:
+        return int(procfs.status_field(pid, "TracerPid"))
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def why_refused(status: procfs.Status) -> str:

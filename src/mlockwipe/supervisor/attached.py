@@ -12,15 +12,15 @@ task that is in a ptrace stop goes on by itself, with its signal: linux/wait.py 
 
 import contextlib
 import os
-import resource
 import select
 import signal
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
 
-from mlockwipe.linux import procfs, ptrace, signalfd, wait
+from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
+from mlockwipe.linux.privileged_file import NONE, SET_ID, privilege_of
 from mlockwipe.linux.wait import GroupStop, SignalStop, Stop, TrapStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal
@@ -34,7 +34,7 @@ from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.restart import restart_interrupted_call
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
-from mlockwipe.tracing.tracees import GONE, Tracees, setuid_program
+from mlockwipe.tracing.tracees import GONE, Tracees
 
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
@@ -66,8 +66,7 @@ class Attached:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
         self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes four descriptors
+        limits.raise_limits(os.getpid())  # each address space takes four descriptors
 
     # -- attaching ----------------------------------------------------------------------------------------------
 
@@ -94,8 +93,11 @@ class Attached:
         self._ask_for_stop(space)
 
     def _ask_for_stop(self, space: AddressSpace) -> None:
-        """Have one task stop, to make the keeper; a parent that waits for its vfork child can't."""
-        for tid in sorted(space.tids, key=procfs.is_deep_asleep):
+        """Have one task stop, to make the keeper; a parent that waits for its vfork child can't.
+
+        Rather one without seccomp filters of its own, which would have to be suspended for that.
+        """
+        for tid in sorted(space.tids, key=lambda tid: (procfs.is_deep_asleep(tid), self._is_confined(tid))):
             with contextlib.suppress(ProcessLookupError):
                 ptrace.interrupt(tid)
                 return
@@ -207,8 +209,7 @@ class Attached:
         space, mercy = task.space, None
         try:
             restart_interrupted_call(task.tid)
-            filters = int(procfs.status_field(task.tid, "Seccomp_filters"))
-            mercy = AtOurMercy(task.tid, suspend_seccomp=filters > self._own_filters)
+            mercy = AtOurMercy(task.tid, suspend_seccomp=self._is_confined(task.tid))
             keeper = Keeper.create_mortal(task.tid, like, mercy)
         except GONE:
             # It is dying, or a helper of ours was killed.
@@ -229,6 +230,14 @@ class Attached:
         del self._failures[space]
         return mercy.stop if mercy else stop
 
+    def _is_confined(self, tid: int) -> bool:
+        """Whether seccomp may keep a task from what we would have it do: filters of its own, or the strict mode."""
+        try:
+            status = procfs.Status(tid)
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return int(status["Seccomp_filters"]) > self._own_filters or status["Seccomp"] == "1"
+
     def _say_covered(self, space: AddressSpace, tgid: int) -> None:
         self._report.counts.attached += 1
         self._say(0, f"process {tgid} ({_program(tgid)}) is covered from now on")
@@ -245,8 +254,11 @@ class Attached:
 
     def not_protected(self, tgid: int, reason: str) -> None:
         program = _program(tgid)
-        self._report.counts.unprotected[program, reason] += 1
-        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", f"{program} {reason}")
+        kind = self._report.counts.not_protected(program, reason)
+        self._say_once(f"process {tgid} ({program}) can't be covered: {reason}", kind)
+
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        self.not_protected(tgid, reason)
 
     def _say_once(self, text: str, key: str) -> None:
         if key not in self._said:
@@ -288,10 +300,12 @@ class Attached:
         now, the end of execve overwrites."""
         with contextlib.suppress(*GONE):
             task.space.stack_top = procfs.stack_top(task.tid)
-        if os.geteuid() != 0 and (program := setuid_program(task.tid)) is not None:
+        if os.geteuid() != 0 and (privilege := privilege_of(f"/proc/{task.tid}/exe")) != NONE:
+            program = procfs.executable(task.tid)
+            what = "is set-user-ID or set-group-ID" if privilege == SET_ID else "has file capabilities"
             self._say_once(
-                f"{program} is set-user-ID or set-group-ID and runs without that privilege: the kernel gives it "
-                "to no program that is traced by an ordinary user",
+                f"{program} {what} and runs without that privilege: the kernel gives it to no program that is traced "
+                "by an ordinary user",
                 program,
             )
         ptrace.interrupt(task.tid)
@@ -308,7 +322,7 @@ class Attached:
             try:
                 self._report.write(final=False)
             except OSError as error:
-                self._say_once(f"the report can't be written: {error}", "report")
+                self._say_once(f"the report can't be written: {error.strerror}", "report")
 
 
 def _program(pid: int) -> str:

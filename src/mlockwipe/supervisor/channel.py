@@ -10,6 +10,7 @@ program's process group. To the guardian: `program PID`, `keeper PID`,
 import os
 
 from mlockwipe.linux import unix_socket
+from mlockwipe.suppress import suppress
 
 _LARGEST = 1 << 16
 
@@ -36,6 +37,12 @@ class Channel:
         except (BrokenPipeError, ConnectionResetError):
             return False
         return True
+
+    def offer(self, word: str, text: str) -> None:
+        """Send something that may be lost: when there is no room for it, or nobody."""
+        message = f"{word} {text}".encode(errors="surrogateescape")[:_LARGEST]
+        with suppress(OSError):
+            unix_socket.send(self._fd, message, waits=False)
 
     def receive(self) -> tuple[str, str, list[int]] | None:
         """The next message: its word, the rest, and descriptors. None when the other end is gone."""

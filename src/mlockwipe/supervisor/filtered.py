@@ -5,19 +5,19 @@ import os
 import signal
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
+from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, TrapStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.supervisor.custody import Custody
-from mlockwipe.supervisor.launch import SETUID_SENTENCE
+from mlockwipe.supervisor.launch import lost_privilege
 from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.notified import NotifiedCalls
 from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.protection import Protection
-from mlockwipe.tracing.restart import restart_notified_call
+from mlockwipe.tracing.restart import restart_interrupted_call, restart_notified_call
 from mlockwipe.tracing.task import FilterTwo, Task, TaskState
-from mlockwipe.tracing.tracees import Tracees, setuid_program
+from mlockwipe.tracing.tracees import Tracees
 from mlockwipe.tracing.trapped import TrappedCalls
 
 TYPE_CHECKING = False
@@ -87,6 +87,8 @@ class Filtered:
         came_from = task.state
         if came_from is TaskState.NOTIFIED:
             self._trapped.returned(task)
+        elif task.state is TaskState.RUNNING and isinstance(stop, TrapStop):
+            restart_interrupted_call(task.tid)  # by us, to add filter two
         self._protection.add_filter(task)
         if isinstance(stop, GroupStop):
             task.become(TaskState.GROUP_STOPPED)
@@ -133,9 +135,11 @@ class Filtered:
             space.record(self.tracees.journal)
 
     def executes(self, task: Task) -> None:
-        program = setuid_program(task.tid)
-        if program is not None and procfs.status_field(task.tid, "NoNewPrivs") == "1":
-            self._owner.say("setuid", SETUID_SENTENCE.format(program))
+        program = f"/proc/{task.tid}/exe"
+        if (sentence := lost_privilege(program, procfs.executable(task.tid))) is not None and (
+            procfs.status_field(task.tid, "NoNewPrivs") == "1"
+        ):
+            self._owner.say(sentence, sentence)
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         if pages:
@@ -144,8 +148,14 @@ class Filtered:
             self._custody.keeper_gone(keeper)
 
     def not_protected(self, tgid: int, reason: str) -> None:
+        outcome = "its lock is refused" if self._strict else "it goes on"
+        self._say_unprotected(tgid, f"can't be protected, {outcome}", reason)
+
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        self._say_unprotected(tgid, "is protected in part", reason)
+
+    def _say_unprotected(self, tgid: int, verdict: str, reason: str) -> None:
         program = procfs.executable(tgid)
-        self._counts.unprotected[program, reason] += 1
+        kind = self._counts.not_protected(program, reason)
         self.tracees.observer.not_protected(program)
-        verb = "its lock is refused" if self._strict else "it goes on"
-        self._owner.say(f"{program} {reason}", f"{program} (process {tgid}) can't be protected, {verb}: {reason}")
+        self._owner.say(kind, f"{program} (process {tgid}) {verdict}: {reason}")

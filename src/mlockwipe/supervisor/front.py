@@ -12,8 +12,9 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
+from mlockwipe.linux.read_file import read_file
 from mlockwipe.memory.filters import filter_one
-from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, read_at_once
+from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, supervisor_above
 from mlockwipe.supervisor import guardian, launch
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -32,9 +33,10 @@ def run(options: Options) -> int:
     Refused when it can't be done here; nothing has been started then.
     """
     check_machine()
-    if options.watch is not None and _is_supervised():
+    is_supervised = supervisor_above(os.getpid()) is not None
+    if options.watch is not None and is_supervised:
         raise Refused("this runs under mlockwipe already, which sees what an audit would have to: audit from outside")
-    if _is_supervised():
+    if is_supervised:
         _say(options, "an outer mlockwipe run protects this command already")
         if options.report is not None:
             _say(options, f"the report {options.report} is not written, but the outer one's", always=True)
@@ -43,7 +45,10 @@ def run(options: Options) -> int:
         return status
     if (weakness := _killed_with_it()) is not None:
         _say(options, weakness)
-    options.report = check_report(options.report)
+    if options.report is not None:
+        from mlockwipe.report_file import ReportFile
+
+        options.files = (ReportFile(options.report, by_supervisor=True),)
     try:
         code = filter_one()
     except ImportError:
@@ -64,6 +69,7 @@ def run(options: Options) -> int:
             guardian.tell_defect(theirs)
         os._exit(0)
     theirs.close()
+    __import__("mlockwipe.messages")  # while they start the program; later it may not be there any more
     return _Front(options, ours, pid).stand()
 
 
@@ -78,6 +84,7 @@ class _Front:
         self._signals = signalfd.open_signalfd(_CAUGHT)
         self._own_senders: set[int] = {guard}
         self._apart = False
+        self._said: set[str] = set()
         self._group = os.getpgrp()
         self._last = False  # whether no descendant is left
         self._ended: int | None = None  # the status, while an audit goes on with what the program left running
@@ -120,8 +127,10 @@ class _Front:
                 return self._after_end(int(rest))
             case "killed":
                 return _die_by(int(rest)) if self._options.watch is None else self._after_end(128 + int(rest))
-            case "say":
-                _say(self._options, rest)
+            case "say" if rest not in self._said:  # a guardian that takes over does not know what has been
+                self._said.add(rest)
+                for line in rest.splitlines() if rest.startswith(guardian.DEFECT) else [rest]:
+                    _say(self._options, line)
             case "failed":
                 status, _, sentence = rest.partition(" ")
                 self._return_to_group()  # or `stty tostop` would stop us
@@ -145,7 +154,7 @@ class _Front:
         self._forward()  # what the terminal sent before has reached the program too
         self._apart = apart
         self._channel.send("apart")
-        ours = (2, self._channel.fileno(), self._signals)
+        ours = (2, self._channel.fileno(), self._signals, *self._options.descriptors)
         guardian.let_go_of_shell(*ours, *(() if self._program is None else (self._program,)))
 
     def _reap_guardian(self) -> None:
@@ -192,27 +201,9 @@ def _die_by(number: int) -> int:
 
 def _say(options: Options, text: str, *, always: bool = False) -> None:
     if always or options.verbosity >= 0:
-        with suppress(OSError):
-            os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
+        from mlockwipe.messages import tell
 
-
-def check_report(report: str | None) -> str | None:
-    """The path of the report, absolute and of no link. Refused when it can't be written."""
-    if report is None:
-        return None
-    path = report
-    try:
-        path = os.path.realpath(report)  # fails where the working directory is gone
-        # What replaces a device or a pipe would be a file; and to open one may take for ever.
-        if os.path.exists(report) and not os.path.isfile(path):
-            raise Refused(f"the report {report} can't be written: it is no regular file")
-        with open(path, "a", encoding="utf-8"):
-            pass
-        if not os.access(os.path.dirname(path), os.W_OK):
-            raise PermissionError(13, "the directory is not writable")
-    except OSError as error:
-        raise Refused(f"the report {path} can't be written: {error.strerror}") from None
-    return path
+        tell(text)
 
 
 def _killed_with_it() -> str | None:
@@ -233,20 +224,6 @@ def _killed_with_it() -> str | None:
 
 def _is_systemd(pid: int) -> bool:
     try:
-        return read_at_once(f"/proc/{pid}/comm") == b"systemd\n"
+        return read_file(f"/proc/{pid}/comm") == b"systemd\n"
     except OSError:
         return False
-
-
-def _is_supervised() -> bool:
-    """Whether an ancestor is a supervisor: then this process is under its filter, and may not have another."""
-    pid = os.getppid()
-    while pid > 1:
-        try:
-            name, _, rest = read_at_once(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b")")
-        except OSError:
-            return False
-        if name == b"mlockwipe-super":
-            return True
-        pid = int(rest.split()[1])
-    return False

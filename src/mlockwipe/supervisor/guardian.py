@@ -19,6 +19,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from mlockwipe.supervisor.custody import Entrusted
 
+DEFECT = "this is a defect of mlockwipe, please report it:"  # and a traceback: nothing else that is said has lines
+
 
 def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Channel) -> None:
     """In the guardian process: run a supervisor, and take over if it does not end by itself."""
@@ -43,21 +45,20 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
         os._exit(1)
     supervisors.close()
     prctl.set_name(b"mlockwipe-guard")
-    let_go_of_shell(front.fileno(), ours.fileno())
-    import resource  # here, while the supervisor starts the program
-
+    let_go_of_shell(front.fileno(), ours.fileno(), *options.descriptors)
+    from mlockwipe.linux import limits  # here, while the supervisor starts the program
     from mlockwipe.supervisor.custody import Entrusted
 
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes three
+    limits.raise_limits(os.getpid())  # each address space takes three descriptors
     prctl.set_undumpable()
     left = Entrusted()
     left.take_all(ours)
-    _, status = os.waitpid(supervisor, 0)
+    _, status, used = os.wait4(supervisor, 0)
     if status == 0 or left.listener == -1:
         return
     prctl.set_name(b"mlockwipe-super")
-    front.send("say", "the supervisor was killed; its guardian wipes what it left and takes its place")
+    why = limits.why_killed(used.ru_utime + used.ru_stime)
+    front.send("say", f"the supervisor was killed{why}; its guardian wipes what it left and takes its place")
     save_area.clear()
     from mlockwipe.supervisor.recovery import recover
 
@@ -71,7 +72,7 @@ def tell_defect(front: Channel) -> None:
     """Send the traceback of the exception that is handled to the front: stderr is not ours here."""
     import traceback
 
-    front.send("say", f"this is a defect of mlockwipe, please report it:\n{traceback.format_exc()}")
+    front.send("say", f"{DEFECT}\n{traceback.format_exc()}")
 
 
 def _supervise(
@@ -98,9 +99,9 @@ def _supervise(
     except launch.NotStarted as error:
         front.send("failed", error.status, str(error))
         return
-    if path := launch.loses_privilege(options.command[0]):
-        front.send("say", launch.SETUID_SENTENCE.format(path))
-    let_go_of_shell(front.fileno(), guardian.fileno(), listener)
+    if sentence := launch.lost_by_command(options.command[0]):
+        front.send("say", sentence)
+    let_go_of_shell(front.fileno(), guardian.fileno(), listener, *options.descriptors)
     end = short_run.wait(pid, listener, front, journal)
     if end is not None:
         short_run.report(end, options, front)
@@ -109,7 +110,7 @@ def _supervise(
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 
-    report = Report(options.command, options.report)
+    report = Report(options.told, options.report_file)
     Supervisor(options, listener, front, guardian, journal, save_area, report, program=pid, front_pid=front_pid).run()
 
 
@@ -127,7 +128,7 @@ def _take_over(
     from mlockwipe.supervisor.report import Report
     from mlockwipe.supervisor.supervisor import Supervisor
 
-    report = Report(options.command, options.report)
+    report = Report(options.told, options.report_file)
     report.counts.wiped["death of the supervisor"] += pages
     front.send("started", left.program, os.getpid())
     supervisor = Supervisor(

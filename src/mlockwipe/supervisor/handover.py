@@ -19,9 +19,9 @@ from typing import Any
 from mlockwipe.errors import Refused
 from mlockwipe.linux import prctl, seccomp_filter
 from mlockwipe.memory.filters import filter_one
+from mlockwipe.messages import tell
 from mlockwipe.requirements import CAP_SYS_ADMIN, NO_LIBSECCOMP, has_capability, why_no_filter, why_no_kernel
 from mlockwipe.supervisor import launch
-from mlockwipe.suppress import suppress
 
 SOCKET = "/run/mlockwipe.sock"
 VERSION = 1  # of `metadata` and of the answer
@@ -196,8 +196,8 @@ def execute(command: list[str], path: str | None, wish: Wish) -> int:
         code = filter_one()
     except ImportError:
         raise Refused(NO_LIBSECCOMP) from None
-    if (program := launch.loses_privilege(command[0])) is not None:
-        _say(launch.SETUID_SENTENCE.format(program))
+    if (lost := launch.lost_by_command(command[0])) is not None:
+        tell(lost)
     with _connect(path or SOCKET) as connection:
         try:
             if not has_capability(CAP_SYS_ADMIN):
@@ -208,13 +208,8 @@ def execute(command: list[str], path: str | None, wish: Wish) -> int:
         _hand_over(connection, listener, os.path.basename(command[0]), wish)
         os.close(listener)
     status, sentence = launch.execute(command)
-    _say(sentence)
+    tell(sentence)
     return status
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):
-        os.write(2, f"mlockwipe: {text}\n".encode(errors="surrogateescape"))
 
 
 def _connect(path: str) -> socket.socket:

@@ -5,13 +5,22 @@ import errno
 import os
 
 from mlockwipe.linux import prctl, ptrace, seccomp_filter, signals
-from mlockwipe.requirements import CAP_SYS_ADMIN, NO_PTRACE, has_capability, why_no_filter
+from mlockwipe.linux.privileged_file import CAPABILITIES, SET_ID, privilege_of
+from mlockwipe.requirements import (
+    CAP_SYS_ADMIN,
+    NO_PTRACE,
+    has_capability,
+    has_no_new_privileges,
+    why_no_filter,
+)
 from mlockwipe.supervisor.channel import Channel
 
-SETUID_SENTENCE = (
-    "{} is set-user-ID or set-group-ID and runs without that privilege here: seccomp demands no_new_privs of "
-    "everybody but root"
-)
+_LOST = {
+    SET_ID: "{} is set-user-ID or set-group-ID and runs without that privilege here: seccomp demands no_new_privs of "
+    "everybody but root",
+    CAPABILITIES: "{} has file capabilities and runs without them here: seccomp demands no_new_privs of everybody "
+    "but root. AmbientCapabilities= in a unit of systemd, or setpriv --ambient-caps, gives it what stays",
+}
 
 
 class NotStarted(Exception):
@@ -136,14 +145,18 @@ def execute(command: list[str]) -> tuple[int, str]:
     raise AssertionError("exec returned")
 
 
-def loses_privilege(command: str) -> str | None:
-    """The path of a command that is set-user-ID and would lose that here; None for all others."""
-    path = _on_path(command)
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
+def lost_privilege(path: str, name: str) -> str | None:
+    """A sentence, if a program is to be without the privileges that its file gives. `name`: what to call it."""
+    sentence = _LOST.get(privilege_of(path))
+    if sentence is None or has_no_new_privileges():  # it would be without them anyway
         return None
-    return path if mode & 0o6000 and not has_capability(CAP_SYS_ADMIN) else None
+    return sentence.format(name)
+
+
+def lost_by_command(command: str) -> str | None:
+    """The same of the command that was started."""
+    path = _on_path(command)
+    return None if has_capability(CAP_SYS_ADMIN) else lost_privilege(path, os.path.realpath(path))
 
 
 def _on_path(name: str) -> str:

@@ -6,16 +6,15 @@ the container runtime. When all of them are killed at once, their keepers too, e
 the memory is wiped before that goes on.
 """
 
-import contextlib
 import os
 import resource
 import select
 import signal
-import sys
 
 from mlockwipe.linux import prctl, procfs, seccomp, signalfd, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
+from mlockwipe.messages import say
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.custody import Custody, Entrusted
 from mlockwipe.supervisor.filtered import Filtered
@@ -146,7 +145,7 @@ class Outside:
         try:
             self._report.write(final=True)
         except OSError as error:
-            _say(self._request, f"the report can't be written: {error}")
+            _say(self._request, f"the report can't be written: {error.strerror}")
 
     # -- as the owner of what is traced -------------------------------------------------------------------------
 
@@ -160,8 +159,7 @@ class Outside:
 
 
 def _say(request: Request, text: str) -> None:
-    with contextlib.suppress(OSError):
-        os.write(sys.stderr.fileno(), f"mlockwipe: {request.name}: {text}\n".encode(errors="surrogateescape"))
+    say(f"{request.name}: {text}")
 
 
 def filters_before(pid: int) -> int:

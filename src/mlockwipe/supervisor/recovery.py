@@ -4,7 +4,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 from mlockwipe.linux import procfs, ptrace
@@ -20,6 +20,7 @@ from mlockwipe.memory.ranges import Range
 
 _PATIENCE = 10.0  # seconds for killed tasks to die
 _SIGKILL = 1 << 8  # in the masks of status
+_BLOCKED = ((1 << 64) - 1) & ~(1 << 8 | 1 << 18)  # all signals but SIGKILL and SIGSTOP
 _PF_EXITING = 4  # in the flags of stat
 _EVERYTHING: list[Range] = [(0, TASK_SIZE)]
 
@@ -57,7 +58,8 @@ def recover(journal: Journal, files: dict[int, list[int]], tasks: Tasks = descen
         time.sleep(0.001)
     ranges = journal.entries()
     pages = 0
-    for keeper in filter(_is_keeper, tasks()):
+    registered = ranges.keys() | files.keys()
+    for keeper in [task for task in tasks() if _is_keeper(task, registered)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
         drain_page_batches()
         with contextlib.suppress(OSError):
@@ -106,7 +108,7 @@ def _somebody_is_dying(tasks: Tasks) -> bool:
             continue
         if flags & _PF_EXITING or (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _SIGKILL:
             return True
-        if status["Name"] == NAME.decode() and state != "S":
+        if state != "S" and _is_keeper(pid):
             return True  # for up to 12 ms after its tracer's death (Linux 6.18)
     return False
 
@@ -120,9 +122,26 @@ def _descendants(pid: int) -> list[int]:
     return found
 
 
-def _is_keeper(pid: int) -> bool:
+def _is_keeper(pid: int, registered: Collection[int] = ()) -> bool:
+    """Whether a task is a keeper. A program may give itself the name, and is not to be killed for it.
+
+    One that is not registered was being made; what `mlockwipe.memory.keeper` has made of it before it can outlive a
+    supervisor no program is by accident.
+    """
     try:
         status = procfs.Status(pid)
+        if status["Name"] != NAME.decode() or status["State"][0] in "ZX":
+            return False
+        return pid in registered or (
+            int(status["SigBlk"], 16) == _BLOCKED
+            and int(procfs.stat_fields(pid)[3]) == pid  # its session
+            and _descriptors(pid) <= {"/dev/zero"}
+        )
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return status["Name"] == NAME.decode() and status["State"][0] not in "ZX"
+
+
+def _descriptors(pid: int) -> set[str]:
+    with contextlib.suppress(PermissionError):  # of an undumpable program: it can't be known
+        return set(procfs.descriptors(pid))
+    return set()

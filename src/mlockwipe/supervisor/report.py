@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What the supervisor did: counts for `--report`, and what it tells the user, each thing once."""
 
-import os
-
-from mlockwipe.suppress import suppress
 from mlockwipe.tracing.counts import Counts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from mlockwipe.report_file import ReportFile
 
 SCHEMA = 1
 
@@ -16,9 +15,11 @@ SCHEMA = 1
 class Report:
     """Of one run."""
 
-    def __init__(self, command: list[str], path: str | None) -> None:
+    def __init__(self, command: list[str], file: "ReportFile | None") -> None:
+        """`command`: as much of it as may be told."""
         self.command = command
-        self.path = path
+        self._file = file
+        self._is_final = False  # the file: nothing is left that could change it
         self.status: dict[str, int] | None = None
         self.counts = Counts()
 
@@ -46,34 +47,13 @@ class Report:
         )
 
     def write(self, *, final: bool) -> None:
-        """Replace the report file by the present state; a reader sees the old one or the new one, whole. Its mode
-        stays.
+        """Replace the report file by the present state. OSError when that can't be.
+
+        What goes to stdout can't be replaced, so it is the last state alone.
         """
-        if self.path is None:
+        if self._file is None or self._is_final or (self._file.is_stream and not final):
             return
+        self._is_final = final
         import json
 
-        temporary = f"{self.path}.{os.getpid()}"
-        try:
-            with open(temporary, "w", encoding="utf-8", opener=_private) as file:
-                with suppress(OSError):  # a file system without modes
-                    os.fchmod(file.fileno(), _mode(self.path))
-                json.dump(self.as_json(final=final), file, indent=2)
-                file.write("\n")
-            os.replace(temporary, self.path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _mode(path: str) -> int:
-    """Of a report that somebody has taken away meanwhile: for the user alone."""
-    try:
-        return os.stat(path).st_mode & 0o777
-    except FileNotFoundError:
-        return 0o600
+        self._file.replace(json.dumps(self.as_json(final=final), indent=2) + "\n")

@@ -11,13 +11,14 @@ import signal
 import socket
 import stat
 import struct
-import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import procfs, signalfd
+from mlockwipe.messages import say
+from mlockwipe.report_file import ReportFile
 from mlockwipe.supervisor import handover, outside
 from mlockwipe.supervisor.handover import BadMessage, Request
 from mlockwipe.supervisor.report import Report
@@ -98,7 +99,7 @@ class _Service:
                 except OSError as error:
                     refusal = f"no process can be made for it: {error.strerror}"
             if refusal is not None:
-                _say(f"a connection of user {user} is refused: {refusal}")
+                say(f"a connection of user {user} is refused: {refusal}")
                 connection.settimeout(0)
                 handover.answer(connection, refusal)
                 return
@@ -132,7 +133,7 @@ def _in_child(connection: socket.socket, options: ServeOptions) -> None:
         _Connection(connection, options).supervise()
         status = 0
     except BaseException as error:
-        _say(f"this is a defect of mlockwipe, please report it: {error!r}")
+        say(f"this is a defect of mlockwipe, please report it: {error!r}")
     finally:
         os._exit(status)
 
@@ -152,28 +153,33 @@ class _Connection:
             if request.asks:
                 request = replace(request, pid=peer)  # it can't know its pid here, if its PID namespace is another
         except BadMessage as bad:
-            _say(f"a connection of user {user} is refused: {bad}")
+            say(f"a connection of user {user} is refused: {bad}")
             handover.answer(self._connection, str(bad))
             return
         refusal = _why_not(request, peer, user)
         if refusal is not None:
-            _say(f"{request.name} is refused: {refusal}")
+            say(f"{request.name} is refused: {refusal}")
             handover.answer(self._connection, refusal)
             return
         try:
             filters = outside.filters_before(request.pid)
         except OSError:
             filters = 0
-        report = Report([request.name], self._report_path(request))
+        report = Report([request.name], self._report_file(request))
         handover.answer(self._connection)
         self._connection.close()
         outside.guard(request, filters, report, self._options.verbosity)
 
-    def _report_path(self, request: Request) -> str | None:
+    def _report_file(self, request: Request) -> ReportFile | None:
         if self._options.reports is None:
             return None
         name = "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in request.name)[:128]
-        return f"{os.path.abspath(self._options.reports)}/{name.lstrip('.')}-{os.getpid()}.json"
+        path = f"{os.path.abspath(self._options.reports)}/{name.lstrip('.')}-{os.getpid()}.json"
+        try:
+            return ReportFile(path, by_supervisor=True, creates=False)
+        except Refused as refused:
+            say(str(refused))
+            return None
 
 
 def _why_not(request: Request, peer: int, user: int) -> str | None:
@@ -280,7 +286,3 @@ def _lower_oom_score() -> None:
             return
         except OSError:  # below what it was needs CAP_SYS_RESOURCE
             continue
-
-
-def _say(text: str) -> None:
-    print(f"mlockwipe: {text}", file=sys.stderr, flush=True)

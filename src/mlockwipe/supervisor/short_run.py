@@ -54,17 +54,17 @@ def wait(program: int, listener: int, front: Channel, journal: Journal) -> os.wa
 def report(end: os.waitid_result, options: Options, front: Channel) -> None:
     """What the supervisor does when its last process has ended."""
     exited = end.si_code == os.CLD_EXITED
-    if options.report is not None or options.verbosity > 0:
+    if options.report_file is not None or options.verbosity > 0:
         from mlockwipe.supervisor.report import Report
 
-        report = Report(options.command, options.report)
+        report = Report(options.told, options.report_file)
         report.status = {"exit" if exited else "signal": end.si_status}
         if options.verbosity > 0:
             front.send("say", report.summary())
         try:
             report.write(final=True)
         except OSError as error:
-            front.send("say", f"the report can't be written: {error}")
+            front.send("say", f"the report can't be written: {error.strerror}")
     front.send("ended")
     front.send("exited" if exited else "killed", end.si_status)
 

@@ -7,11 +7,10 @@ the tables of what is traced change only between events.
 
 import contextlib
 import os
-import resource
 import select
 import signal
 
-from mlockwipe.linux import prctl, procfs, seccomp, signalfd, signals, wait
+from mlockwipe.linux import limits, prctl, procfs, seccomp, signalfd, signals, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.supervisor.channel import Channel
@@ -23,6 +22,7 @@ from mlockwipe.tracing.burst import Burst
 from mlockwipe.tracing.observer import Unobserved
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+_MOST_SAID = 100  # a program that executes ever others could fill a log
 SIGNALS = (signal.SIGCHLD, *_FORWARDED)  # to be blocked by whoever runs a supervisor
 
 
@@ -55,9 +55,7 @@ class Supervisor:
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         self._burst = Burst()
         self._signals = signalfd.open_signalfd(SIGNALS)
-        # each address space takes four descriptors
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limits.raise_limits(os.getpid())  # each address space takes four descriptors
         prctl.set_undumpable()
         seccomp.wake_synchronously(listener)
         observer = Unobserved() if options.watch is None else options.watch(self.say)
@@ -162,7 +160,7 @@ class Supervisor:
             self._end_all()
         last = not wait.have_children()
         if self._verbose:
-            self.say("summary", self._report.summary())
+            self.say("summary", self._report.summary() + ("" if last else ", until now: descendants go on"))
         self._write_report(final=last)
         if self._front is not None:
             if last:
@@ -191,15 +189,18 @@ class Supervisor:
         try:
             self._report.write(final=final)
         except OSError as error:
-            self.say("report", f"the report can't be written: {error}")
+            self.say("report", f"the report can't be written: {error.strerror}")
 
     # -- what the programs concern of it ------------------------------------------------------------------------
 
     def say(self, key: str, text: str) -> None:
-        if key not in self._said:
-            self._said.add(key)
-            if self._front is not None:
-                self._front.send("say", text)
+        if key in self._said or len(self._said) > _MOST_SAID:
+            return
+        if len(self._said) == _MOST_SAID:
+            key, text = "", "no more is said of what goes wrong: a --report has it all"
+        self._said.add(key)
+        if self._front is not None:
+            self._front.offer("say", text)  # it may be stopped, as the program is: what is supervised goes on
 
     def stopped(self, tid: int, by: int | None) -> None:
         """The program was stopped by a signal, or continued: so is the front, which the shell looks at.

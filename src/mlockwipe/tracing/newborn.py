@@ -5,13 +5,15 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import kcmp, procfs, ptrace
-from mlockwipe.linux.mman import CLONE_VM
+from mlockwipe.linux.mman import CLONE_VFORK, CLONE_VM, CSIGNAL
 from mlockwipe.linux.wait import EVENT_VFORK
 from mlockwipe.memory.address_space import AddressSpace, Family
 from mlockwipe.memory.calls import read_memory
 from mlockwipe.memory.inject import MASK
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.task import Task
+
+_FLAGS = CLONE_VM | CSIGNAL | CLONE_VFORK
 
 
 def share_memory(child: int, maker: Task, event: int) -> bool:
@@ -63,9 +65,14 @@ def orphan(
 
 
 def is_helper(tid: int) -> bool:
-    """Whether a newborn was cloned for a keeper: no program blocks just those signals.
+    """Whether a newborn was cloned for a keeper: a program may block just those signals, but makes no child that goes
+    on upon its own stack and sends no signal at its end.
 
-    That it was to send no signal at its end can't be seen any more once its maker is dead: the kernel has an orphan
-    send SIGCHLD (reparent_leader in kernel/exit.c).
+    That is asked of the call, which the newborn has in its registers, too: once its maker is dead, the kernel has an
+    orphan send SIGCHLD (reparent_leader in kernel/exit.c).
     """
-    return ptrace.get_signal_mask(tid) == MASK
+    if ptrace.get_signal_mask(tid) != MASK:
+        return False
+    registers = ptrace.get_registers(tid)
+    flags, stack = registers.argument(0), registers.argument(1)
+    return registers.number == registers.abi.numbers["clone"] and flags & _FLAGS == CLONE_VM and stack == 0

@@ -9,6 +9,8 @@ import errno
 from collections.abc import Callable
 
 from mlockwipe.linux import procfs, ptrace, seccomp, wait
+from mlockwipe.linux.prctl import PR_SET_SECCOMP
+from mlockwipe.linux.seccomp_filter import SET_MODE_STRICT
 from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.calls import Call, decode
@@ -28,6 +30,17 @@ PTRACE_OPTIONS = (
     | ptrace.O_TRACEEXEC
     | ptrace.O_TRACESECCOMP
     | ptrace.O_EXITKILL
+)
+
+_LISTENER = (
+    "listener",
+    "a process wants a seccomp notification listener of its own, and the kernel allows one only: "
+    "the call fails with EBUSY",
+)
+_STRICT_MODE = (
+    "strict mode",
+    "a process wants seccomp's strict mode, which the kernel gives to none that has a filter: "
+    "the call fails with EINVAL",
 )
 
 
@@ -75,19 +88,17 @@ class NotifiedCalls:
         task = self._tracees.tasks.get(tid)
         memory_fd = task.space.state.memory_fd if task else -1
         call = decode(notification.audit_arch, notification.number, notification.arguments, memory_fd)
-        if call.name == "seccomp":
-            self._say(
-                "listener",
-                f"process {tid} wants a seccomp notification listener of its own, and the kernel allows one only: "
-                "the call fails with EBUSY",
-            )
+        if _wants_seccomp(call):
+            strict = call.name == "prctl" or call.arguments[0] == SET_MODE_STRICT
+            self._say(*(_STRICT_MODE if strict else _LISTENER))
             seccomp.let_go_on(self._listener, notification)
             return
         if task is None:
             task = self._trace(tid)
             if not seccomp.is_pending(self._listener, notification):
                 return  # it was killed, and the tid may be another's by now
-        if task is None or task.space.is_unprotected or task.filter_two is FilterTwo.REFUSED:
+        refused = task is not None and task.filter_two is FilterTwo.REFUSED
+        if task is None or task.space.is_unprotected or (refused and (self._strict or task.space.is_unheld)):
             self._let_go_on_unprotected(notification, call)
         elif task.space.is_unheld or task.lacks_filter:
             self._prepare(notification, task)  # the call is restarted, and notified again
@@ -139,7 +150,10 @@ class NotifiedCalls:
             self._tracees.policy.not_protected(tgid, reason)
         else:
             self._counts.attached += len({process for _, process in seized.members})
-        return self._tracees.tasks.get(tid)
+        task = self._tracees.tasks.get(tid)
+        if task is not None:
+            self._tracees.policy.executes(task)  # of which nobody has heard, as it was not traced then
+        return task
 
     def _prepare(self, notification: seccomp.Notification, task: Task) -> None:
         """Stop the caller of a lock before it locks, prepare its process, and let it call again."""
@@ -155,15 +169,19 @@ class NotifiedCalls:
             pass  # if that was a helper task of ours, the next notification tries again
         tasks = self._tracees.tasks
         for other in task.space.tids:
-            if tasks[other].lacks_filter:
-                # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
-                with contextlib.suppress(ProcessLookupError):
+            # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
+            with contextlib.suppress(*GONE):
+                if self._protection.can_get_filter(tasks[other]):
                     ptrace.interrupt(other)
         try:
             self._tracees.policy.on_stop(task, stop)  # which lets the task go on
         finally:
             if new:
                 self._protection.entrust(task)  # soon enough: the call that locks comes to us once more
+
+
+def _wants_seccomp(call: Call) -> bool:
+    return call.name == "seccomp" or (call.name == "prctl" and call.arguments[0] & 0xFFFFFFFF == PR_SET_SECCOMP)
 
 
 def _locks_or_maps(call: Call) -> bool:

@@ -38,7 +38,10 @@ class Protection:
             status = procfs.Status(task.tid)
             self._find_out(task, status)
             needs_filter = task.lacks_filter
-            if int(status["Seccomp_filters"]) > self._inherited_filters + (1 if needs_filter else 2):
+            if self._is_confined(task, status):
+                if len(space.tids) > 1:  # it may be another thread's turn to lock
+                    self._leave_out(task)
+                    return
                 raise OSError("it has seccomp filters of its own, which may kill it for a call that a keeper needs")
             if like is None:
                 space.stack_top = procfs.stack_top(task.tid)
@@ -49,12 +52,15 @@ class Protection:
             raise TaskGone(task.tid) from None
         except OSError as error:
             space.leave_unprotected(self._tracees.journal)
-            self._tracees.policy.not_protected(task.tgid, str(error))
+            self._tracees.policy.not_protected(task.tgid, error.strerror or str(error))
             return
         if needs_filter:
             self._has_got_filter(task, whole_process=keeper.whole_process)
-        space.hold(keeper, self._tracees.journal)
+        held = space.hold(keeper, self._tracees.journal)
         self._tracees.keep(space)
+        if any(self._tracees.tasks[tid].filter_two is FilterTwo.REFUSED for tid in space.tids):
+            for start, end in held.mappings.locked():  # by a thread that was left out
+                space.sensitive.ranges.add(start, end)
 
     def entrust(self, task: Task) -> None:
         """Hand out what shows the memory of a keeper that was made for this task."""
@@ -71,15 +77,40 @@ class Protection:
             self._find_out(task, status)
             if not task.lacks_filter:
                 return
+            if self._is_confined(task, status):
+                self._leave_out(task)
+                return
             self._mark(task, FilterTwo.PERHAPS)
             whole_process = held.keeper.add_filter(task.tid, status, self._filter_two)
         except GONE:
             raise TaskGone(task.tid) from None
         except OSError as error:
             task.filter_two = FilterTwo.REFUSED
-            self._tracees.policy.not_protected(task.tgid, str(error))
+            self._tracees.policy.not_protected(task.tgid, error.strerror or str(error))
             return
         self._has_got_filter(task, whole_process=whole_process)
+
+    def can_get_filter(self, task: Task) -> bool:
+        """Whether a task lacks filter two, and may be stopped to get it. FileNotFoundError without the task."""
+        if not task.lacks_filter or task.space.held is None:
+            return False
+        if not self._is_confined(task, procfs.Status(task.tid)):
+            return True
+        self._leave_out(task)
+        return False
+
+    def _is_confined(self, task: Task, status: procfs.Status) -> bool:
+        """Whether a task has filters that are not ours: one may kill it for what we would have it execute."""
+        ours = self._inherited_filters + (2 if task.filter_two is FilterTwo.YES else 1)
+        return int(status["Seccomp_filters"]) > ours
+
+    def _leave_out(self, task: Task) -> None:
+        task.filter_two = FilterTwo.REFUSED
+        self._tracees.policy.partly_protected(
+            task.tgid,
+            "a thread of it has seccomp filters of its own, which may kill it for a call of ours: what that thread "
+            "releases is wiped only when the process has ended",
+        )
 
     def _find_out(self, task: Task, status: procfs.Status) -> None:
         """Whether filter two is there, where its adding was cut off: by the number of filters."""

@@ -7,7 +7,6 @@ supervisor/attached.py for `attach`.
 
 import contextlib
 import os
-import stat
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
@@ -74,6 +73,9 @@ class Policy(Protocol):
 
     def not_protected(self, tgid: int, reason: str) -> None:
         """Something of a process can't be protected; it goes on."""
+
+    def partly_protected(self, tgid: int, reason: str) -> None:
+        """Something of a process can't be protected, the rest is."""
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         """An address space was given back. `keeper`: the pid that its keeper had."""
@@ -183,10 +185,9 @@ class Tracees:
     def _on_stop_of_other(self, stop: Stop) -> None:
         tid = stop.tid
         with contextlib.suppress(ProcessLookupError):
-            if tid in self.keepers and not (isinstance(stop, EventStop) and stop.event == EVENT_EXIT):
-                ptrace.cont(tid)  # SIGSTOP can't be blocked, but a keeper has nothing to stop
-                return
             wait.take(tid)
+            if tid in self.keepers and not (isinstance(stop, EventStop) and stop.event == EVENT_EXIT):
+                return  # Something woke it, SIGSTOP say: here it stays, and holds the memory just as well.
             if isinstance(stop, UntracedStop):
                 self.policy.on_untraced_stop(stop)
             elif tid in self.keepers:
@@ -354,12 +355,3 @@ def _go_on(stop: Stop) -> None:
             ptrace.listen(stop.tid)
         else:
             ptrace.cont(stop.tid, stop.signal if isinstance(stop, SignalStop) else 0)
-
-
-def setuid_program(tid: int) -> str | None:
-    """The path of the program that a task executes, if its file would give it another user or group."""
-    try:
-        mode = os.stat(f"/proc/{tid}/exe").st_mode
-        return os.readlink(f"/proc/{tid}/exe") if mode & (stat.S_ISUID | stat.S_ISGID) else None
-    except OSError:
-        return None  # gone, or no right to look

@@ -86,7 +86,9 @@ class TrappedCalls:
         except OSError as error:
             under_way, failure = None, error
         if failure is not None:
-            self._not_protected(task, f"pages released by {call.name} could not be wiped: {failure}")
+            self._not_protected(
+                task, f"pages released by {call.name} could not be wiped: {failure.strerror or failure}"
+            )
         if under_way is not None and under_way.wiped_pages:
             self._counts.wiped[call.name] += under_way.wiped_pages
         return under_way
@@ -104,7 +106,9 @@ class TrappedCalls:
             if under_way.may_add(result):
                 task.space.record(self._tracees.journal)
         except OSError as error:
-            self._not_protected(task, f"what came of {under_way.call.name} could not be found out: {error}")
+            self._not_protected(
+                task, f"what came of {under_way.call.name} could not be found out: {error.strerror or error}"
+            )
         self._tracees.observer.returned(task, under_way.call, result, under_way.change, change)
 
     def _stop_others(self, task: Task) -> None:

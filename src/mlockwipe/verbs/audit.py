@@ -3,7 +3,7 @@
 
 import argparse
 
-from mlockwipe.verbs.parser import Verb, add_command, command_of, same_file
+from mlockwipe.verbs.parser import Verb, add_command, add_with_arguments, command_of, same_file
 
 
 class Audit(Verb):
@@ -16,14 +16,15 @@ class Audit(Verb):
         "command's own, as in `run`."
     )
     example = "  mlockwipe audit --fail --json findings.json -- python3 -m mywallet"
-    usage = "mlockwipe audit [--fail] [--json FILE] [--html FILE] [--] COMMAND [ARG ...]"
+    usage = "mlockwipe audit [--fail] [--json FILE] [--html FILE] [--with-arguments] [--] COMMAND [ARG ...]"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             "--fail", action="store_true", help="end with 3 when anything was left uncleared, for a CI"
         )
-        parser.add_argument("--json", metavar="FILE", help="write the findings there")
+        parser.add_argument("--json", metavar="FILE", help="write the findings there, '-' for stdout")
         parser.add_argument("--html", metavar="FILE", help="write them there as a page, with whole stacks")
+        add_with_arguments(parser, "tell the command's arguments in them, not the program alone")
         add_command(parser)
 
     def call(self, arguments: argparse.Namespace) -> int:
@@ -33,7 +34,13 @@ class Audit(Verb):
 
         from mlockwipe.audit.audited_run import audit
 
-        return audit(command, fail=arguments.fail, json_file=arguments.json, html_file=arguments.html)
+        return audit(
+            command,
+            fail=arguments.fail,
+            json_file=arguments.json,
+            html_file=arguments.html,
+            with_arguments=arguments.with_arguments,
+        )
 
 
 VERB = Audit()

@@ -3,9 +3,11 @@
 
 import argparse
 import os
-import sys
 from abc import ABC, abstractmethod
 from typing import Any, NoReturn
+
+from mlockwipe.messages import say_as_it_is
+from mlockwipe.printable import printable
 
 USAGE = 2
 
@@ -48,8 +50,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        print(f"{self.prog}: {message}; see '{self.prog} --help'", file=sys.stderr)
+        say_as_it_is(f"{self.format_usage()}{self.prog}: {printable(message)}; see '{self.prog} --help'\n")
         raise SystemExit(USAGE)
 
 
@@ -118,10 +119,18 @@ def command_of(verb: Verb, arguments: argparse.Namespace) -> list[str]:
 
 def add_report(parser: argparse.ArgumentParser, verbose: str) -> None:
     """--report, -q and -v. `verbose`: what the last is for."""
-    parser.add_argument("--report", metavar="FILE.json", help="write there what was wiped and what could not be")
+    parser.add_argument(
+        "--report",
+        metavar="FILE.json",
+        help="write there, or to stdout ('-') in the end, what was wiped and what could not be",
+    )
     talk = parser.add_mutually_exclusive_group()
     talk.add_argument("-q", "--quiet", action="store_true", help="say nothing but why mlockwipe itself failed")
     talk.add_argument("-v", "--verbose", action="store_true", help=verbose)
+
+
+def add_with_arguments(parser: argparse.ArgumentParser, purpose: str) -> None:
+    parser.add_argument("--with-arguments", action="store_true", help=f"{purpose}: there may be secrets in them")
 
 
 def positive(text: str, what: str) -> int:

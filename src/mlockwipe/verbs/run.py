@@ -4,7 +4,7 @@
 import argparse
 
 from mlockwipe.supervisor.options import Options
-from mlockwipe.verbs.parser import Verb, add_command, add_report, command_of
+from mlockwipe.verbs.parser import Verb, add_command, add_report, add_with_arguments, command_of
 
 
 class Run(Verb):
@@ -16,7 +16,10 @@ class Run(Verb):
         "when mlockwipe itself failed, 126 when COMMAND can't be executed, 127 when it is not found."
     )
     example = "  mlockwipe run --report wiped.json -- gpg-agent --daemon"
-    usage = "mlockwipe run [--strict] [--no-unmap] [--report FILE.json] [-q | -v] [--] COMMAND [ARG ...]"
+    usage = (
+        "mlockwipe run [--strict] [--no-unmap] [--report FILE.json] [--with-arguments] [-q | -v]\n"
+        "                     [--] COMMAND [ARG ...]"
+    )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -30,6 +33,7 @@ class Run(Verb):
             help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
         )
         add_report(parser, "say what is attached and wiped")
+        add_with_arguments(parser, "tell the command's arguments in the report, not the program alone")
         add_command(parser)
 
     def options(self, arguments: argparse.Namespace) -> Options:
@@ -38,6 +42,7 @@ class Run(Verb):
             strict=arguments.strict,
             unmap=not arguments.no_unmap,
             report=arguments.report,
+            with_arguments=arguments.with_arguments,
             verbosity=arguments.verbose - arguments.quiet,
         )
 

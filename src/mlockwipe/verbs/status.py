@@ -3,7 +3,7 @@
 
 import argparse
 
-from mlockwipe.verbs.parser import Verb
+from mlockwipe.verbs.parser import Verb, add_with_arguments
 from mlockwipe.verbs.stdout import Stdout
 
 
@@ -18,11 +18,12 @@ class Status(Verb):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print JSON with a schema version instead of tables")
+        add_with_arguments(parser, "show command lines, not programs alone")
 
     def call(self, arguments: argparse.Namespace) -> int:
         from mlockwipe.status import inspect, to_json
 
-        status = inspect()
+        status = inspect(with_arguments=arguments.with_arguments)
         with Stdout():
             if arguments.json:
                 import json

@@ -14,6 +14,7 @@ from mlockwipe.contract.task_states import threads
 from mlockwipe.linux import mm
 
 ROUNDS = 100
+_NOBODY_ELSE = 48_271  # a user of whom there is no process
 
 
 def _same(program: Program, what: str, look: Callable[[], object]) -> None:
@@ -160,3 +161,28 @@ def i386_map_refused(program: Program) -> None:
     program.check("mmap", refused(call, OLD_MMAP, 1), "EFAULT")
     program.look()
     program.intact("the secret", at)
+
+
+@case("L7", "usage-of-children", KEPT, "what its children have used, of a program that has none", shows=False)
+def usage_of_children(program: Program) -> None:
+    import resource
+
+    _same(program, "usage", lambda: resource.getrusage(resource.RUSAGE_CHILDREN)[:3])
+
+
+@case("L7", "process-limit", KEPT, "a user who may have three processes, and has one that locks, forks", shows=False)
+def process_limit(program: Program) -> None:
+    import resource
+
+    if os.geteuid() != 0:
+        program.cannot("only root can become a user who has no other process")
+
+    def body() -> None:
+        os.setgroups([])
+        os.setresgid(_NOBODY_ELSE, _NOBODY_ELSE, _NOBODY_ELSE)
+        os.setresuid(_NOBODY_ELSE, _NOBODY_ELSE, _NOBODY_ELSE)
+        resource.setrlimit(resource.RLIMIT_NPROC, (3, 3))
+        program.secret()
+        program.check("fork", refused(lambda: program.reap(program.fork(lambda: None))), None)
+
+    program.reap(program.fork(body))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """W1: munmap of a locked range, of a part of it, and of more than it."""
 
+import os
 import threading
 
 from mlockwipe.contract.case import WIPED, case
@@ -13,6 +14,7 @@ from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 QUARTER = PAGES // 4
+LARGE = 512  # pages, which the kernel clears faster by a task in the memory than through /proc
 
 
 @case("W1", "whole", WIPED, "a locked range is unmapped")
@@ -267,3 +269,27 @@ def x32(program: Program) -> None:
     program.show(at)
     call_x32(program, X32_MUNMAP, at, SIZE)
     program.look()
+
+
+@case("W1", "false-dev-zero", WIPED, "in the root directory of the first lock, /dev/zero is another file")
+def false_dev_zero(program: Program) -> None:
+    if os.geteuid() != 0:
+        program.cannot("only root may change its root directory")
+
+    def body() -> None:
+        import shutil
+        import tempfile
+
+        before, root = os.open("/", os.O_RDONLY), tempfile.mkdtemp()
+        os.mkdir(f"{root}/dev")
+        write(f"{root}/dev/zero", LARGE * PAGE * b"x", 0o644)
+        os.chroot(root)
+        at = program.secret(LARGE)
+        os.fchdir(before)
+        os.chroot(".")
+        program.show(at)
+        mm.munmap(at, LARGE * PAGE)
+        program.look()
+        shutil.rmtree(root)
+
+    program.reap(program.fork(body))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import WIPED, case
+from mlockwipe.contract.files import read
 from mlockwipe.contract.foreign_abi import EXIT_GROUP, LOW, MLOCK, i386
 from mlockwipe.contract.program import PAGES, SIZE, Program, Signal, refused, sleep_for_ever
 from mlockwipe.contract.steps import sleeping_threads, write_protected
@@ -20,6 +21,7 @@ from mlockwipe.linux.clone import exit_thread
 from mlockwipe.linux.libc import function
 from mlockwipe.linux.prctl import set_undumpable
 
+LARGE = 512  # pages, which the kernel clears faster by a task in the memory than through /proc
 # It gives up the interpreter's lock, which the thread that ends here would hold for ever.
 _pthread_exit = function("pthread_exit", None, ctypes.c_void_p, sleeps=True)
 
@@ -209,3 +211,15 @@ def i386_exit(program: Program) -> None:
         call(EXIT_GROUP, 9)
 
     program.reap(program.fork(body), 9)
+
+
+@case("W6", "no-vdso", WIPED, "a program that holds locked memory unmaps its vdso, and ends")
+def no_vdso(program: Program) -> None:
+    def body() -> None:
+        program.show(program.secret(LARGE))
+        for line in read("/proc/self/maps").splitlines():
+            if line.endswith("[vdso]"):
+                start, end = (int(part, 16) for part in line.split()[0].split("-"))
+                mm.munmap(start, end - start)
+
+    program.reap(program.fork(body))

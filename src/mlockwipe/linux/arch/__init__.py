@@ -5,7 +5,7 @@ One file an architecture, all with the same names. A further one also needs requ
 contract's cases their machine code.
 """
 
-from mlockwipe.linux.arch.x86_64 import ABIS, PAGE_SIZE, TASK_SIZE, Abi, Registers
+from mlockwipe.linux.arch.x86_64 import ABIS, PAGE_SIZE, RED_ZONE, TASK_SIZE, Abi, Registers
 from mlockwipe.linux.arch.x86_64 import X86_64 as NATIVE
 
-__all__ = ["ABIS", "NATIVE", "PAGE_SIZE", "TASK_SIZE", "Abi", "Registers"]
+__all__ = ["ABIS", "NATIVE", "PAGE_SIZE", "RED_ZONE", "TASK_SIZE", "Abi", "Registers"]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 PAGE_SIZE = 4096
+RED_ZONE = 128  # bytes below the stack pointer that a function may use
 TASK_SIZE = 1 << 47  # without five-level paging asked for by a hint, no mapping lies above
 
 X32_SYSCALL_BIT = 0x40000000
@@ -82,11 +83,28 @@ class Registers(ctypes.Structure):
     orig_rax: int
     rip: int
     cs: int
+    rsp: int
 
     @property
     def abi(self) -> Abi:
         """The ABI of the code that the task runs."""
         return I386 if self.cs == _CS_32 else X86_64
+
+    @property
+    def in_call(self) -> bool:
+        """Whether the task is in a system call, or on its way out of one."""
+        return self.orig_rax != _NO_CALL
+
+    @property
+    def instruction_pointer(self) -> int:
+        return self.rip
+
+    def go_on_at(self, address: int) -> None:
+        self.rip = address
+
+    @property
+    def stack_pointer(self) -> int:
+        return self.rsp
 
     @property
     def number(self) -> int:
@@ -138,13 +156,17 @@ X86_64 = Abi(
         "shmat": 30,
         "shmctl": 31,
         "pause": 34,
+        "recvmsg": 47,
+        "socketpair": 53,
         "clone": 56,
         "fork": 57,
         "vfork": 58,
         "exit": 60,
         "wait4": 61,
         "chdir": 80,
+        "ptrace": 101,
         "setsid": 112,
+        "capset": 126,
         "mlock": 149,
         "munlock": 150,
         "mlockall": 151,
@@ -204,12 +226,16 @@ I386 = Abi(
         "munlockall": 153,
         "mremap": 163,
         "prctl": 172,
+        "capset": 185,
         "vfork": 190,
         "mmap": 192,  # mmap2: the offset counts pages
         "madvise": 219,
         "io_destroy": 246,
         "openat": 295,
         "seccomp": 354,
+        "socketpair": 360,
+        "recvmsg": 372,
+        "userfaultfd": 374,
         "mlock2": 376,
         "shmat": 397,
         "clone3": 435,

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""Descriptors of another process (pidfd_getfd(2), Linux 5.6)."""
+
+import os
+
+from mlockwipe.linux.arch import NATIVE
+from mlockwipe.linux.libc import fail, syscall
+
+_SYS_PIDFD_GETFD = NATIVE.numbers["pidfd_getfd"]
+
+
+def get_descriptor(pid: int, fd: int) -> int:
+    """A descriptor of our own of what another process has open as `fd`. Takes the right to trace it."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        found: int = syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0, 0, 0, 0)
+    finally:
+        os.close(pidfd)
+    if found == -1:
+        fail(f"pidfd_getfd({pid}, {fd})")
+    return found
