@@ -13,8 +13,9 @@ from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.linux.wait import await_stop
 from mlockwipe.memory import in_flight, wipe
 from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
-from mlockwipe.memory.keeper import NAME, end_task, system_call_instruction
+from mlockwipe.memory.keeper import NAME, end_task
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import Range
 
@@ -59,7 +60,7 @@ def recover(journal: Journal, files: dict[int, list[int]], tasks: Tasks = descen
     ranges = journal.entries()
     pages = 0
     registered = ranges.keys() | files.keys()
-    for keeper in [task for task in tasks() if _is_keeper(task, registered)]:
+    for keeper in [pid for pid in tasks() if _is_keeper(pid, registered)]:
         # One after the other, each gone before the next: a page that two of them share is wiped with the last.
         drain_page_batches()
         with contextlib.suppress(OSError):
@@ -108,8 +109,8 @@ def _somebody_is_dying(tasks: Tasks) -> bool:
             continue
         if flags & _PF_EXITING or (int(status["SigPnd"], 16) | int(status["ShdPnd"], 16)) & _SIGKILL:
             return True
-        if state != "S" and _is_keeper(pid):
-            return True  # for up to 12 ms after its tracer's death (Linux 6.18)
+        if state not in "ST" and _is_keeper(pid):
+            return True  # for up to 12 ms after its tracer's death (Linux 6.18); T: somebody has sent it SIGSTOP
     return False
 
 
