@@ -52,7 +52,7 @@ def call(name: str, *arguments: int) -> Call:
 
 
 def begin(space: AddressSpace, call: Call, area: SaveArea) -> CallUnderWay:
-    return space.begin(call, space.released(call, os.getpid()), area)
+    return space.begin(call, space.released(call, os.getpid()), area, lambda: None)
 
 
 def concerned(space: AddressSpace, call: Call) -> list[tuple[int, int]]:

@@ -3,11 +3,16 @@
 
 import os
 import struct
+import threading
 
 import pytest
 
+from mlockwipe.linux import mm
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.arch.x86_64 import I386, X32_SYSCALL_BIT, X86_64
+from mlockwipe.linux.mman import MADV_DONTNEED_LOCKED
+from mlockwipe.linux.shm import SHM_REMAP, SHM_RND
+from mlockwipe.linux.userfaultfd import MOVE
 from mlockwipe.memory.calls import Call, decode, released, span
 
 AT = 0x10000
@@ -16,7 +21,7 @@ BREAK = 0x800000
 
 def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
     padded = (*arguments, *(0,) * (6 - len(arguments)))
-    return released(Call(name, padded), BREAK, -1, os.getpid(), lambda start, end: [(start, end)])
+    return released(Call(name, padded), BREAK, -1, os.getpid(), {os.getpid()}, lambda start, end: [(start, end)])
 
 
 @pytest.mark.parametrize(
@@ -41,6 +46,10 @@ def released_by(name: str, *arguments: int) -> list[tuple[int, int]]:
         ("madvise", (AT, PAGE_SIZE, 24), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 4), [(AT, AT + PAGE_SIZE)]),
         ("madvise", (AT, PAGE_SIZE, 8), [(AT, AT + PAGE_SIZE)]),
+        ("madvise", (AT, PAGE_SIZE, 102), [(AT, AT + PAGE_SIZE)]),  # MADV_GUARD_INSTALL
+        ("madvise", (AT, 1 << 62, 24), [(AT, TASK_SIZE)]),  # ENOMEM, but what is there is gone
+        ("madvise", (AT, (1 << 64) - 1, 24), []),  # EINVAL
+        ("madvise", (TASK_SIZE + AT, PAGE_SIZE, 24), []),
         ("madvise", (AT, PAGE_SIZE, 3), []),  # MADV_WILLNEED
         ("shmat", (0, AT, 0), []),
         ("munlock", (AT, PAGE_SIZE), []),
@@ -64,11 +73,76 @@ def test_what_lies_under_a_hole_of_what_is_moved_there_is_not_released(
         return [(start, start + PAGE_SIZE), (end - PAGE_SIZE, end)]
 
     call = Call("mremap", (AT, 4 * PAGE_SIZE, new_length, 3, 9 * AT, 0))
-    assert released(call, BREAK, -1, os.getpid(), mapped) == expected
+    assert released(call, BREAK, -1, os.getpid(), {os.getpid()}, mapped) == expected
+
+
+@pytest.mark.parametrize("abi", ["x86-64", "x32", "i386"])
+def test_what_process_madvise_names_is_read_with_the_words_of_its_abi(abi: str) -> None:
+    arch, number, layout = {
+        "x86-64": (X86_64, 440, "=4Q"),
+        "x32": (X86_64, 440 | X32_SYSCALL_BIT, "=4I"),
+        "i386": (I386, 440, "=4I"),
+    }[abi]
+    fd = os.memfd_create("memory")
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        os.pwrite(fd, struct.pack(layout, AT, PAGE_SIZE, 4 * AT, 2 * PAGE_SIZE), 64)
+        call = decode(arch.audit_arch, number, (pidfd, 64, 2, MADV_DONTNEED_LOCKED, 0, 0), fd)
+        ours, others = (
+            released(call, BREAK, fd, os.getpid(), tids, lambda start, end: [(start, end)])
+            for tids in ({os.getpid()}, {os.getppid()})
+        )
+    finally:
+        os.close(fd)
+        os.close(pidfd)
+    assert ours == [(AT, AT + PAGE_SIZE), (4 * AT, 4 * AT + 2 * PAGE_SIZE)]
+    assert others == []
+
+
+@pytest.mark.parametrize("thread", [False, True])
+def test_a_pidfd_names_any_task_that_uses_the_memory(thread: bool) -> None:
+    """That of a thread (PIDFD_THREAD, Linux 6.9) tells its tid, and not the process."""
+    done = threading.Event()
+    other = threading.Thread(target=done.wait)
+    other.start()
+    tid = other.native_id if thread else os.getpid()
+    assert tid is not None
+    fd = os.memfd_create("memory")
+    os.pwrite(fd, struct.pack("=2Q", AT, PAGE_SIZE), 0)
+    try:
+        pidfd = os.pidfd_open(tid, os.O_EXCL if thread else 0)
+        call = Call("process_madvise", (pidfd, 0, 1, MADV_DONTNEED_LOCKED, 0, 0))
+        assert released(call, BREAK, fd, os.getpid(), {tid}, lambda start, end: []) == [(AT, AT + PAGE_SIZE)]
+        not_a_pidfd = Call("process_madvise", (fd, *call.arguments[1:]))
+        assert released(not_a_pidfd, BREAK, fd, os.getpid(), {tid}, lambda start, end: []) == []
+        os.close(pidfd)
+    except OSError:
+        pytest.skip("this kernel has no pidfd of a thread (Linux 6.9)")
+    finally:
+        done.set()
+        other.join()
+        os.close(fd)
+
+
+def test_shmat_may_round_its_address_down() -> None:
+    segment = mm.shmget(PAGE_SIZE)
+    try:
+        assert released_by("shmat", segment, AT + 8, SHM_REMAP) == []  # EINVAL
+        assert released_by("shmat", segment, AT + 8, SHM_REMAP | SHM_RND) == [(AT, AT + PAGE_SIZE)]
+    finally:
+        mm.shm_remove(segment)
 
 
 def test_a_lock_covers_every_page_that_it_touches() -> None:
     assert span(AT + PAGE_SIZE - 1, 2) == (AT, AT + 2 * PAGE_SIZE)
+    assert span(AT, 1 << 62) == (AT, TASK_SIZE)
+
+
+@pytest.mark.parametrize("length", [0, (1 << 64) - 1, (1 << 64) - PAGE_SIZE + 1, (1 << 64) - PAGE_SIZE])
+def test_a_length_that_the_kernel_rounds_to_nothing_is_nothing(length: int) -> None:
+    """mlock and munlock of so much do nothing (do_mlock and apply_vma_lock_flags in mm/mlock.c)."""
+    start, end = span(AT, length)
+    assert start == end
 
 
 def test_an_i386_call_has_32_bit_arguments() -> None:
@@ -94,6 +168,21 @@ def test_the_old_i386_mmap_is_read_from_memory() -> None:
     finally:
         os.close(fd)
     assert (call.name, call.arguments) == ("mmap", (AT, PAGE_SIZE, 3, 0x2032, 0xFFFFFFFF, 0))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [(64, (4 * AT, AT, PAGE_SIZE, 0, 0)), (1 << 12, (0,) * 5), (1 << 63, (0,) * 5)]
+)
+def test_what_userfaultfd_is_to_move_is_read_from_memory(address: int, expected: tuple[int, ...]) -> None:
+    fd = os.memfd_create("memory")
+    try:
+        os.pwrite(fd, struct.pack("=5Q", 4 * AT, AT, PAGE_SIZE, 0, 0), 64)
+        call = decode(X86_64.audit_arch, 16, (3, MOVE, address, 0, 0, 0), fd)
+    finally:
+        os.close(fd)
+    assert (call.name, call.arguments) == ("uffdio_move", expected)
+    with pytest.raises(KeyError):
+        decode(X86_64.audit_arch, 16, (3, MOVE ^ 1, 64, 0, 0, 0), -1)
 
 
 def test_shmat_of_i386_is_unfolded_from_ipc() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from mlockwipe.linux import mm, mman, procfs
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
-from mlockwipe.memory.calls import page_up
 from mlockwipe.memory.mappings import KernelMappings
 from mlockwipe.memory.proc_files import Files
 from mlockwipe.memory.ranges import RangeSet
@@ -119,22 +118,6 @@ def test_what_is_no_stack_has_no_room_below(files: Files, mappings: KernelMappin
 def test_nothing_is_said_of_a_stack_that_is_not_known(files: Files) -> None:
     start = stack(files)[0].start
     assert KernelMappings(files, stack_top=0).room_below(start) == start
-
-
-# the heap
-
-
-def test_the_heap_ends_where_it_did_when_a_part_of_it_is_locked(files: Files, mappings: KernelMappings) -> None:
-    if not named(files, "[heap]"):
-        mm.brk(mm.brk() + 2 * PAGE_SIZE)
-    start = named(files, "[heap]")[0].start
-    assert mappings.heap_end() == page_up(mm.brk())
-    mm.mlock(start, PAGE_SIZE)
-    try:
-        assert len(named(files, "[heap]")) > 1
-        assert mappings.heap_end() == page_up(mm.brk())
-    finally:
-        mm.munlock(start, PAGE_SIZE)
 
 
 # what the kernel refuses to unmap

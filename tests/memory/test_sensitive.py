@@ -4,9 +4,11 @@
 The kernel is a model of it, in tests/support/mm_model.py.
 """
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 
+import pytest
 from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from mlockwipe.linux import mman
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.linux.shm import SHM_REMAP
 from mlockwipe.memory.calls import Call, released
+from mlockwipe.memory.mappings import NoMappings
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return, return_matters
 from tests.support.mm_model import SEGMENT, Model, Page
@@ -168,7 +171,7 @@ def releases(model: Model, call: Call) -> list[Range]:
             return [(address, address + SEGMENT * PAGE_SIZE)] if whole else []
         case "process_madvise":
             return []
-    return released(call, model.program_break, -1, os.getpid(), model.mapped)
+    return released(call, model.program_break, -1, os.getpid(), {os.getpid()}, model.mapped)
 
 
 def is_seen(call: Call) -> bool:
@@ -271,3 +274,17 @@ def test_what_another_thread_locks_before_a_call_is_looked_at_stays_sensitive(
         perform(model, sensitive, one)
     perform(model, sensitive, call, meanwhile)
     assert_right(model, sensitive)
+
+
+@pytest.mark.parametrize(
+    ("result", "moved"), [(0, True), (-errno.EAGAIN, True), (-errno.EEXIST, False)], ids=["all", "a part", "none"]
+)
+def test_what_userfaultfd_moves_is_sensitive_where_it_comes_to(result: int, moved: bool) -> None:
+    page = PAGE_SIZE
+    sensitive = Sensitive(RangeSet([(0, 2 * page), (17 * page, 18 * page)]), inherited=True)
+    move = Call("uffdio_move", (16 * page, 0, 4 * page, 0, 0))
+    entry = at_entry(sensitive, move, [])
+    sensitive.apply(entry)
+    sensitive.apply(at_return(sensitive, move, entry, result, NoMappings()))
+    there = [(16 * page, 18 * page)] if moved else [(17 * page, 18 * page)]
+    assert list(sensitive.ranges) == [(0, 2 * page), *there]

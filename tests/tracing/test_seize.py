@@ -28,7 +28,7 @@ def test_a_thread_that_the_kernel_has_made_for_io_uring_is_left_alone() -> None:
     with child(threads_and_a_ring) as pid:
         while len(procfs.tasks(pid)) < 4:
             os.sched_yield()
-        seized = seize_sharing(pid, options=0)
+        seized = seize_sharing(pid, pid, lambda _: False, 0)
         traced = {tid for tid, _ in seized.members}
         assert len(traced) == 3
         assert not any(procfs.works_for_kernel(tid) for tid in traced)

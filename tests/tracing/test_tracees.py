@@ -222,11 +222,8 @@ def test_a_newborn_whose_maker_lives_is_waited_for(birth: str, tracees: Tracees,
         assert len(policy.of("welcome")) == 1
 
 
-@pytest.mark.parametrize("birth", ["fork", "vfork"])
-def test_a_child_whose_maker_was_killed_has_what_its_family_had(
-    birth: str, tracees: Tracees, policy: Recording
-) -> None:
-    with birth_of(birth, tracees, keeper=True) as (maker, newborn, _):
+def test_a_child_whose_maker_was_killed_has_what_its_family_had(tracees: Tracees, policy: Recording) -> None:
+    with birth_of("fork", tracees, keeper=True) as (maker, newborn, _):
         tracees.on_stop(TrapStop(newborn))
         os.kill(maker.tid, signal.SIGKILL)
         handle_end(tracees, maker.tid)
@@ -239,6 +236,28 @@ def test_a_child_whose_maker_was_killed_has_what_its_family_had(
         assert orphan.space is not maker.space
         assert orphan.filter_two is policy.birth_filter
         assert policy.of("welcome") == [(newborn, None)]
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["in its first stop", "on its way there"])
+def test_a_child_that_shares_its_memory_inherits_it_from_a_maker_that_was_killed(
+    seen: bool, tracees: Tracees, policy: Recording
+) -> None:
+    """It is wiped when the child is gone, and not under it."""
+    with birth_of("vfork", tracees, keeper=True) as (maker, newborn, _):
+        space = maker.space
+        if seen:
+            tracees.on_stop(TrapStop(newborn))
+        os.kill(maker.tid, signal.SIGKILL)
+        os.waitid(os.P_PID, maker.tid, os.WEXITED | os.WNOWAIT)
+        tracees._on_end(End(maker.tid, signal.SIGKILL, os.CLD_KILLED))
+        assert tracees.tasks[newborn].space is space
+        assert space.tids == {newborn}
+        assert policy.of("released") == []
+        wait.reap(maker.tid)
+        os.kill(newborn, signal.SIGKILL)
+        handle_end(tracees, newborn)
+        assert policy.of("released") == [(newborn, "SIGKILL")]
+        assert space.held is None
 
 
 def test_one_that_still_shares_its_memory_has_the_same_address_space(tracees: Tracees, policy: Recording) -> None:

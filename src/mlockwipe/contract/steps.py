@@ -49,6 +49,22 @@ def seal(program: Program, address: int, length: int) -> None:
         program.cannot("this kernel has no mseal (Linux 6.10)")
 
 
+def write_protected(program: Program, address: int, length: int) -> None:
+    """Have a userfaultfd that nobody serves protect a range from being written, or end the case."""
+    import fcntl
+
+    from mlockwipe.linux import userfaultfd
+
+    try:
+        fd = userfaultfd.open_own()
+        registration = userfaultfd.registration(address, length, userfaultfd.MODE_WRITE_PROTECT)
+        fcntl.ioctl(fd, userfaultfd.REGISTER, registration)
+    except OSError as error:
+        program.cannot(f"this kernel has no userfaultfd that protects pages: {error.strerror} (Linux 5.7)")
+    protection = userfaultfd.write_protection(address, length, protect=True)
+    fcntl.ioctl(fd, userfaultfd.WRITE_PROTECT, protection)
+
+
 # To be refused
 
 

@@ -38,13 +38,17 @@ def differs(argument: int, value: int) -> bytes:
     return _COMPARE.pack(argument, _NE, value, 0)
 
 
+def masked(argument: int, mask: int, value: int) -> bytes:
+    return _COMPARE.pack(argument, _MASKED_EQ, mask, value)
+
+
 def equal_int(argument: int, value: int) -> bytes:
     """For what the kernel's prototype calls an int: whatever stands in the upper half of the register is ignored."""
-    return _COMPARE.pack(argument, _MASKED_EQ, 0xFFFFFFFF, value)
+    return masked(argument, 0xFFFFFFFF, value)
 
 
 def has_flag(argument: int, flag: int) -> bytes:
-    return _COMPARE.pack(argument, _MASKED_EQ, flag, flag)
+    return masked(argument, flag, flag)
 
 
 # An action for the calls of one name on which every condition holds.

@@ -23,6 +23,7 @@ SPLICE_F_NONBLOCK = 2
 
 # what the C library has no function for
 _SYS_BRK = NATIVE.numbers["brk"]
+_SYS_MADVISE = NATIVE.numbers["madvise"]
 _SYS_MLOCK2 = NATIVE.numbers["mlock2"]
 _SYS_MEMFD_SECRET = NATIVE.numbers["memfd_secret"]
 _SYS_PROCESS_MADVISE = NATIVE.numbers["process_madvise"]
@@ -105,6 +106,14 @@ def munlockall() -> None:
 
 def madvise(address: int, length: int, advice: int) -> None:
     checked(_madvise(address, length, advice), f"madvise({address:#x}, {length}, {advice})")
+
+
+def madvise_register(address: int, length: int, register: int) -> None:
+    """madvise with all 64 bits of the register that holds the advice, of which the kernel looks at the lower half."""
+    checked(
+        _syscall(_SYS_MADVISE, address, length, register, 0, 0, 0),
+        f"madvise({address:#x}, {length}, {register:#x})",
+    )
 
 
 def process_madvise(pidfd: int, ranges: Sequence[tuple[int, int]], advice: int) -> int:

@@ -22,7 +22,7 @@ class Vma:
     No NamedTuple, because typing takes longer to import than all else that the supervisor needs of Python.
     """
 
-    __slots__ = ("end", "inode", "name", "offset", "shared", "start", "writable")
+    __slots__ = ("end", "inode", "name", "offset", "protected", "shared", "start", "writable")
 
     def __init__(
         self, start: int, end: int, writable: bool, shared: bool, offset: int, inode: int, name: str
@@ -34,6 +34,7 @@ class Vma:
         self.offset = offset
         self.inode = inode
         self.name = name
+        self.protected = False  # known only of a mapping whose pages were looked at: `resident`
 
 
 # struct procmap_query of include/uapi/linux/fs.h (Linux 6.11): size, flags, address, then the answer: start, end,
@@ -136,7 +137,7 @@ def vma_flags(text: str) -> Iterator[tuple[Vma, frozenset[str]]]:
 # category_anyof_mask, return_mask; struct page_region: start, end, categories (Linux 6.7)
 _SCAN = struct.Struct("=12Q")
 _PAGEMAP_SCAN = 0xC0606610
-_IS_FILE, _IS_PRESENT, _IS_ZERO_PAGE = 1 << 2, 1 << 3, 1 << 5
+_IS_WRITTEN, _IS_FILE, _IS_PRESENT, _IS_ZERO_PAGE = 1 << 1, 1 << 2, 1 << 3, 1 << 5
 _REGIONS = 512
 _regions = (ctypes.c_uint64 * (3 * _REGIONS))()
 _regions_address = ctypes.addressof(_regions)
@@ -145,10 +146,16 @@ _has_pagemap_scan = True
 # bits of an entry of pagemap (Documentation/admin-guide/mm/pagemap.rst)
 _PM_PRESENT = 1 << 63
 _PM_FILE = 1 << 61
+_PM_PROTECTED = 1 << 57
 
 
 def anonymous_pages(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
-    """The ranges in [start, end) whose pages are resident and anonymous: no file, no shared memory, no zero page.
+    """The ranges in [start, end) whose pages are resident and anonymous: no file, no shared memory, no zero page."""
+    return resident(pagemap_fd, start, end)[0]
+
+
+def resident(pagemap_fd: int, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The `anonymous_pages`, and those of them that a userfaultfd protects: to write to one faults.
 
     By PAGEMAP_SCAN from Linux 6.7 on; before, from the entries of pagemap, where the zero page counts as anonymous.
     """
@@ -163,23 +170,29 @@ def anonymous_pages(pagemap_fd: int, start: int, end: int) -> list[tuple[int, in
     return _read_entries(pagemap_fd, start, end)
 
 
-def _scan(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+def _scan(pagemap_fd: int, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     found: list[tuple[int, int]] = []
+    protected: list[tuple[int, int]] = []
     argument = bytearray(_SCAN.size)
     not_wanted = _IS_FILE | _IS_ZERO_PAGE
     while start < end:
         _SCAN.pack_into(
             argument, 0, _SCAN.size, 0, start, end, 0, _regions_address, _REGIONS, 0,
-            not_wanted, not_wanted | _IS_PRESENT, 0, _IS_PRESENT,
+            not_wanted, not_wanted | _IS_PRESENT, 0, _IS_WRITTEN,
         )  # fmt: skip
         count = fcntl.ioctl(pagemap_fd, _PAGEMAP_SCAN, argument)
-        found += [(_regions[3 * i], _regions[3 * i + 1]) for i in range(count)]
+        for i in range(count):
+            pages = _regions[3 * i], _regions[3 * i + 1]
+            found.append(pages)
+            if not _regions[3 * i + 2]:
+                protected.append(pages)
         start = _SCAN.unpack(argument)[4]
-    return found
+    return found, protected
 
 
-def _read_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]]:
+def _read_entries(pagemap_fd: int, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     found: list[tuple[int, int]] = []
+    protected: list[tuple[int, int]] = []
     chunk = 1 << 16  # pages a read: 512 KiB of entries
     for address in range(start, end, chunk * PAGE_SIZE):
         pages = min(chunk, (end - address) // PAGE_SIZE)
@@ -191,7 +204,9 @@ def _read_entries(pagemap_fd: int, start: int, end: int) -> list[tuple[int, int]
                     found[-1] = (found[-1][0], low + PAGE_SIZE)
                 else:
                     found.append((low, low + PAGE_SIZE))
-    return found
+                if entry & _PM_PROTECTED:
+                    protected.append((low, low + PAGE_SIZE))
+    return found, protected
 
 
 def read_all(fd: int) -> bytes:
@@ -270,6 +285,19 @@ def start_time(pid: int) -> str:
     return stat_fields(pid)[19]
 
 
+def is_deep_asleep(tid: int) -> bool:
+    """Whether a task can't come to a stop soon: it sleeps where no signal wakes it, as in vfork, or has ended."""
+    try:
+        return stat_fields(tid)[0] in "DZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def heap_start(pid: int) -> int:
+    """The lowest address that the program break may be set to, 0 without the right to know (start_brk in stat)."""
+    return int(stat_fields(pid)[44])
+
+
 def executable(pid: int) -> str:
     """The path of the program that a process executes, '?' when it is gone or does not let us see."""
     try:
@@ -302,8 +330,11 @@ def children(pid: int, tid: int | None = None) -> list[int]:
 
     FileNotFoundError also where the kernel does not tell (CONFIG_PROC_CHILDREN).
     """
-    with open(f"/proc/{pid}/task/{tid or pid}/children", encoding="ascii") as file:
-        return [int(child) for child in file.read().split()]
+    fd = os.open(f"/proc/{pid}/task/{tid or pid}/children", os.O_RDONLY)
+    try:
+        return [int(child) for child in read_all(fd).split()]
+    finally:
+        os.close(fd)
 
 
 def sysctl(name: str) -> str:

@@ -6,6 +6,7 @@ import ctypes
 from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import syscall
 
+SHM_RND = 0o20000
 SHM_REMAP = 0o40000
 IPC_SHMAT = 21  # of ipc(2), the one call that i386 has for all of it
 

@@ -219,6 +219,14 @@ def look_for_stop(tid: int | None = None) -> Stop | None:
     return None if found is None else _decode_stop(found)
 
 
+def is_still(tid: int) -> bool:
+    """Whether a traced task is in a stop, or has ended."""
+    try:
+        return os.waitid(os.P_PID, tid, _LOOK_NOW | os.WEXITED) is not None
+    except ChildProcessError:
+        return True
+
+
 def await_stop(tid: int) -> Stop:
     """Wait for the next stop of a traced task. TaskGone when it is dead, or another thread has got its tid by exec.
 

@@ -3,13 +3,14 @@
 
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
-from mlockwipe.linux.mman import MADV_DONTFORK, PROT_READ, PROT_WRITE
+from mlockwipe.linux.mman import MADV_DONTFORK, MREMAP_DONTUNMAP, MREMAP_FIXED, PROT_READ, PROT_WRITE
 from mlockwipe.linux.page_batches import drain_page_batches
 from mlockwipe.memory import in_flight, wipe
-from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, span, vector
+from mlockwipe.memory.calls import Call, page_up, refuses_locked, released, replaces, span, vector
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.keeper import Keeper
 from mlockwipe.memory.mappings import KernelMappings, NoMappings
@@ -18,6 +19,10 @@ from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.memory.sensitive import Change, Sensitive, at_entry, at_return
 from mlockwipe.memory.undo import Saved
 from mlockwipe.memory.wipe import Run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from mlockwipe.memory.userfault import Lifted
 
 _LARGE = 16 << 20
 _ONLY_RELEASING = frozenset(("munmap", "munlock", "munlockall", "madvise"))
@@ -81,23 +86,34 @@ class Family:
 class CallUnderWay:
     """A call between its entry and its return: what it has changed so far, and the content that it may bring back.
 
-    `failure`: why not all was wiped that should have been. `places`: address and length of each range that
-    process_madvise names, as it may do a part of them.
+    `alone`: all other tasks that use the memory were stopped for it. `failure`: why not all was wiped that should
+    have been. `lifted`: the protection by a userfaultfd. `places`: address and length of each range that
+    process_madvise names, as it may do a part of them. `sources`: what is mapped where an mremap moves from.
     """
 
-    __slots__ = ("call", "change", "failure", "places", "saved", "wiped_pages")
+    __slots__ = ("alone", "call", "change", "failure", "lifted", "places", "saved", "sources", "wiped_pages")
 
     def __init__(self, call: Call) -> None:
         self.call = call
+        self.alone = False
         self.change = Change()
         self.places: list[tuple[int, int]] = []
+        self.sources = RangeSet()
         self.saved: Saved | in_flight.Aside | None = None
+        self.lifted: Lifted | None = None
         self.wiped_pages = 0
         self.failure: OSError | None = None
 
     def __bool__(self) -> bool:
         """Whether its return has to be looked at, for what was done at its entry."""
         return bool(self.change or self.saved or self.wiped_pages)
+
+    def discard(self) -> None:
+        """What was kept for the case that the call fails."""
+        if self.saved is not None:
+            self.saved.discard()
+        if self.lifted is not None:
+            self.lifted.close()
 
     def may_add(self, result: int) -> bool:
         """Whether anything may have become sensitive, which the journal must have; what ceased to be it may keep."""
@@ -109,11 +125,12 @@ class AddressSpace:
 
     def __init__(self, family: Family | None = None) -> None:
         self.tids: set[int] = set()
+        self.shared = False  # whether several tasks have used it, at any time
         self.state: State = Unheld()
         self.sensitive = Sensitive()
         self.unwatched = RangeSet()  # part of what is sensitive, if the kernel holds it to be locked
         self._asked = False
-        self.program_break: int | None = None  # not known before the first brk(2) that was stopped
+        self.highest_break = TASK_SIZE  # the program break does not lie above it
         self.stack_top = 0  # 0 when it is not known, for an undumpable process
         self.has_rings = False  # of io_uring or native AIO
         self.has_direct_files = False
@@ -162,7 +179,7 @@ class AddressSpace:
         """The address space of a child. `ranges`: what was sensitive in this one, and so is in the child's."""
         child = AddressSpace(self.family)
         child.sensitive.inherit(ranges)
-        child.program_break = self.program_break
+        child.highest_break = self.highest_break
         child.stack_top = self.stack_top
         return child
 
@@ -209,20 +226,27 @@ class AddressSpace:
 
     # -- at a call ----------------------------------------------------------------------------------------------
 
-    @property
-    def heap_end(self) -> int:
-        """The program break; at first to the page, from where the mapping of the heap ends."""
-        if self.program_break is None:
-            held = self.held
-            if held is None:
-                return 0
-            self.program_break = held.mappings.heap_end()
-        return self.program_break
+    def _break_before(self, new: int) -> int:
+        """The program break, if one that is set to `new` may release anything of ours; 0 if not.
+
+        The kernel is asked: neighbours of [heap] become one mapping with it.
+        """
+        if new > self.highest_break:
+            self.highest_break = new
+            return 0
+        held = self.held
+        may_concern = self.sensitive.future or self.sensitive.ranges.overlaps(new, page_up(self.highest_break))
+        if held is None or not may_concern or new < procfs.heap_start(held.keeper.pid):
+            return 0
+        end = held.keeper.program_break()
+        if self.highest_break == TASK_SIZE:
+            self.highest_break = max(end, new)
+        return end
 
     def released(self, call: Call, tid: int) -> list[Range]:
         """The ranges whose pages a call of task `tid` gives back if it succeeds, sensitive or not."""
-        end = self.heap_end if call.name == "brk" else 0
-        return released(call, end, self.state.memory_fd, tid, self.state.mappings.mapped)
+        end = self._break_before(call.arguments[0]) if call.name == "brk" else 0
+        return released(call, end, self.state.memory_fd, tid, self.tids, self.state.mappings.mapped)
 
     def concerned(self, call: Call, spans: Iterable[Range]) -> list[Range]:
         """The parts of `spans`, which the call would release, that are to be wiped."""
@@ -235,11 +259,18 @@ class AddressSpace:
             return list(found)
         return parts
 
-    def begin(self, call: Call, spans: list[Range], save_area: SaveArea) -> CallUnderWay:
-        """At the entry of a call that releases `spans`: wipe them, and save them for the case that it fails."""
+    def begin(
+        self, call: Call, spans: list[Range], save_area: SaveArea, stop_others: Callable[[], None]
+    ) -> CallUnderWay:
+        """At the entry of a call that releases `spans`: wipe them, and save them for the case that it fails.
+
+        `stop_others`: stops all other tasks that use the memory.
+        """
         under_way = CallUnderWay(call)
         if call.name == "process_madvise":
-            under_way.places = vector(self.state.memory_fd, call.arguments[1], call.arguments[2])
+            under_way.places = vector(self.state.memory_fd, call)
+        elif call.name == "mremap" and call.arguments[3] & MREMAP_FIXED:
+            under_way.sources = RangeSet(self.state.mappings.mapped(*span(call.arguments[0], call.arguments[1])))
         parts = self.concerned(call, spans)
         if self.unwatched and (
             call.name in ("mlockall", "mremap") or any(self.unwatched.overlaps(*part) for part in parts)
@@ -248,21 +279,37 @@ class AddressSpace:
             parts = self.concerned(call, spans)
         if parts and (held := self.held) is not None:
             try:
-                self._wipe_at_entry(held, under_way, parts, save_area)
+                self._wipe_at_entry(held, under_way, parts, save_area, stop_others)
             except OSError as error:
                 under_way.failure = error
         under_way.change = at_entry(self.sensitive, call, spans)
         self.sensitive.apply(under_way.change)
         return under_way
 
-    def _wipe_at_entry(self, held: Held, under_way: CallUnderWay, parts: list[Range], save_area: SaveArea) -> None:
+    def _wipe_at_entry(
+        self,
+        held: Held,
+        under_way: CallUnderWay,
+        parts: list[Range],
+        save_area: SaveArea,
+        stop_others: Callable[[], None],
+    ) -> None:
         runs = list(wipe.sensitive_pages(held.files, parts))
         if not runs:
             return
+        if len(self.tids) > 1 and replaces(under_way.call):
+            # The kernel replaces memory at once. Others would see our zeros, and what they write would be lost.
+            stop_others()
+            under_way.alone = True
+            runs = list(wipe.sensitive_pages(held.files, parts))
         if self._may_start_io(held) and self._move_aside(held, under_way, runs):
             return
         forked = self.family.forked
         self._part_from_relatives()
+        if any(vma.protected for vma, _ in runs):
+            from mlockwipe.memory.userfault import Lifted  # rare
+
+            under_way.lifted = Lifted(held.keeper, runs, self.tids)
         ranges = [run for _, run in runs]
         saved = under_way.saved = Saved(held.keeper, save_area)
         # munmap hardly ever fails, and why it would can be found out before: not worth saving much.
@@ -284,29 +331,42 @@ class AddressSpace:
             finally:
                 self.sensitive.apply(change)
             if not succeeded and saved:
-                saved.bring_back()
+                for start, end in self._not_replaced(under_way):
+                    saved.bring_back(start, end)
             elif call.name == "process_madvise" and saved:
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
+            if under_way.lifted is not None and not succeeded:
+                under_way.lifted.put_back()
         finally:
             if isinstance(saved, in_flight.Aside):
                 self._let_go_aside(saved, call)
-            if saved is not None:
-                saved.discard()
+            under_way.discard()
         if call.name == "munlock":
             self.unwatched.remove(*span(*call.arguments[:2]))
         elif call.name == "munlockall" and succeeded:
             self.unwatched = RangeSet()
-        elif call.name == "brk" and succeeded:
-            self.program_break = result
+        elif call.name == "mremap" and call.arguments[3] & MREMAP_DONTUNMAP:
+            # It unlocks all of the mapping of which it has moved a part (dontunmap_complete in mm/mremap.c, 6.18).
+            self.sensitive.inherited = True
         return change
+
+    def _not_replaced(self, under_way: CallUnderWay) -> RangeSet:
+        """Where a call that has failed has put nothing else: an mremap of several mappings may have moved some."""
+        places = RangeSet([(0, TASK_SIZE)])
+        if under_way.sources:
+            old, length, _, _, new = under_way.call.arguments[:5]
+            for start, end in self.state.mappings.mapped(*span(old, length)):
+                under_way.sources.remove(start, end)
+            for start, end in under_way.sources:
+                places.remove(start - old + new, end - old + new)
+        return places
 
     def abandon(self, under_way: CallUnderWay) -> None:
         """The task died in the call, which may have been done or not: what it released counts as still there."""
-        if under_way.saved is not None:
-            if isinstance(under_way.saved, in_flight.Aside):
-                self._moving_aside -= 1
-            under_way.saved.discard()  # what was moved aside counts as sensitive since then
+        if isinstance(under_way.saved, in_flight.Aside):
+            self._moving_aside -= 1  # what was moved aside counts as sensitive since then
+        under_way.discard()
         self.sensitive.apply(Change(added=under_way.change.removed))
 
     # -- I/O that outlasts a call -------------------------------------------------------------------------------
@@ -439,6 +499,10 @@ class AddressSpace:
         runs = list(wipe.sensitive_pages(held.files, ranges))
         shared = self.family.members > 1
         self._part_from_relatives()
+        if any(vma.protected for vma, _ in runs):
+            from mlockwipe.memory.userfault import moved_away  # rare
+
+            runs = moved_away(held.keeper, runs)
         pages = 0
         self.in_flight = RangeSet()
         if has_rings:

@@ -19,17 +19,27 @@ from mlockwipe.linux.libseccomp import (
     equal,
     equal_int,
     has_flag,
+    masked,
 )
 from mlockwipe.linux.mman import (
     CLONE_UNTRACED,
     MADV_DONTNEED,
     MADV_DONTNEED_LOCKED,
     MADV_FREE,
+    MADV_GUARD_INSTALL,
     MAP_FIXED,
     MAP_LOCKED,
 )
-from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, PR_SET_SECCOMP
+from mlockwipe.linux.prctl import (
+    PR_SET_CHILD_SUBREAPER,
+    PR_SET_DUMPABLE,
+    PR_SET_MM,
+    PR_SET_PDEATHSIG,
+    PR_SET_SECCOMP,
+)
 from mlockwipe.linux.seccomp_filter import FLAG_NEW_LISTENER, SECCOMP_MODE_STRICT, SET_MODE_FILTER, SET_MODE_STRICT
+from mlockwipe.linux.shm import IPC_SHMAT
+from mlockwipe.linux.userfaultfd import MOVE
 
 # The supervisor makes an undumpable child dumpable for a moment, to open its files in /proc, and a subreaper none. It
 # marks its own call back by an argument that prctl(2) ignores, or it would have to answer its own notification. It
@@ -41,7 +51,7 @@ MAKES_RING = frozenset(("io_setup", "io_uring_setup"))
 OPENS_DIRECTLY = frozenset(("open", "openat", "openat2", "fcntl", "fcntl64"))
 _F_SETFL = 4
 
-RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED)
+RELEASING_ADVICE = (MADV_DONTNEED, MADV_FREE, MADV_DONTNEED_LOCKED, MADV_GUARD_INSTALL)
 
 
 def filter_one() -> bytes:
@@ -53,13 +63,13 @@ def filter_one() -> bytes:
         return [
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlockall")),
             (RET_USER_NOTIF, "mlock2", (differs(3, OWN_MLOCK2),)),
-            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
-            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_PDEATHSIG),)),
-            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_CHILD_SUBREAPER), differs(2, OWN_PRCTL))),
-            (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_PDEATHSIG),)),
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_CHILD_SUBREAPER), differs(2, OWN_PRCTL))),
+            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
             # to say why they fail
-            (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
-            (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_STRICT),)),
+            (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
+            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_STRICT),)),
             (RET_USER_NOTIF, abi.mmap, (has_flag(3, MAP_LOCKED),)),
             *([(RET_USER_NOTIF, abi.mmap_in_memory, ())] if abi.mmap_in_memory else ()),
         ]
@@ -89,8 +99,12 @@ def filter_two(*, unmap: bool) -> bytes:
         setting = (equal_int(1, _F_SETFL), has_flag(2, os.O_DIRECT))
         releasing: list[Rule] = [
             *((RET_TRACE, call, ()) for call in ("munmap", "mremap", "brk", "shmat", "process_madvise")),
+            # the lower half of its first argument is the call, the upper a version (ksys_ipc in ipc/syscall.c)
+            *([(RET_TRACE, "ipc", (masked(0, 0xFFFF, IPC_SHMAT),))] if "ipc" in abi.numbers else ()),
             (RET_TRACE, abi.mmap, (has_flag(3, MAP_FIXED),)),
-            *((RET_TRACE, "madvise", (equal(2, advice),)) for advice in RELEASING_ADVICE),
+            (RET_TRACE, "prctl", (equal_int(0, PR_SET_MM),)),
+            (RET_TRACE, "ioctl", (equal_int(1, MOVE),)),
+            *((RET_TRACE, "madvise", (equal_int(2, advice),)) for advice in RELEASING_ADVICE),
             (RET_TRACE, "open", (has_flag(1, os.O_DIRECT),)),
             (RET_TRACE, "openat", (has_flag(2, os.O_DIRECT),)),
             (RET_TRACE, "openat2", ()),

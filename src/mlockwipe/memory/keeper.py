@@ -264,6 +264,10 @@ class Keeper:
                 raise OSError(errno.EIO, "read(/dev/zero) brought nothing")
             start += read
 
+    def program_break(self) -> int:
+        """Where the heap ends. OSError when the kernel does not tell; TaskGone without worker."""
+        return checked_result(self.worker.call("brk", 0), "brk(0)")
+
     def let_go(self) -> None:
         """End both tasks, and with them the address space if nobody else uses it; returns when they are gone."""
         if hasattr(self, "files"):

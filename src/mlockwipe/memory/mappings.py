@@ -63,11 +63,6 @@ class KernelMappings:
             below = vma.end
         return room, lowest
 
-    def heap_end(self) -> int:
-        """Where [heap] ends, 0 without one. Once a part of it is locked it is several mappings."""
-        heap = (vma.end for vma in procfs.vmas(self._files.maps, 0, TASK_SIZE) if vma.name == "[heap]")
-        return max(heap, default=0)
-
     def refuse_unmap(self, parts: Iterable[Range]) -> bool:
         """Whether the kernel will refuse to unmap `parts`: sealed mappings, or no room for the pieces."""
         mappings = list(procfs.flagged_vmas(self._files.smaps))

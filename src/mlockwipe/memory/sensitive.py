@@ -29,7 +29,8 @@ class Sensitive:
     """What of an address space is to be wiped when it is released.
 
     `future`: mlockall(MCL_FUTURE) is in force. Then `ranges` is all but the holes that what is mapped and unlocked
-    leaves. `inherited`: `ranges` has inherited copies, which the kernel does not hold to be locked.
+    leaves. `inherited`: `ranges` has inherited copies, or what was beside a page that MREMAP_DONTUNMAP has
+    moved, which the kernel does not hold to be locked.
     """
 
     __slots__ = ("future", "inherited", "ranges")
@@ -115,6 +116,11 @@ def at_entry(sensitive: Sensitive, call: Call, released: Sequence[Range]) -> Cha
             removed = [part for start, end in (*sources, *released) for part in ranges.within(start, end)]
         case "munmap" | "mmap" | "brk" | "shmat" if not sensitive.future:
             removed = [part for start, end in released for part in ranges.within(start, end)]
+        case "uffdio_move":
+            # It moves pages to where none are. They are no more locked there than where they come from.
+            new, old, length = arguments[:3]
+            moved = [(start - old + new, end - old + new) for start, end in ranges.within(*span(old, length))]
+            return Change(added=[gap for place in moved for gap in ranges.gaps(*place)])
         case "munmap" | "brk":
             # Where something unlocked goes, whatever is mapped next will be locked.
             return Change(added=[gap for start, end in released for gap in ranges.gaps(start, end)])

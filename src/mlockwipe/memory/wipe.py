@@ -35,9 +35,10 @@ def sensitive_pages(files: Files, ranges: Iterable[Range]) -> Iterator[Run]:
         for vma in procfs.vmas(files.maps, start, end):
             if vma.shared or vma.name.startswith(("[vvar", "[vdso", "[vsyscall")):
                 continue
-            pages = procfs.anonymous_pages(files.pagemap, max(start, vma.start), min(end, vma.end))
+            pages, protected = procfs.resident(files.pagemap, max(start, vma.start), min(end, vma.end))
             if not pages:
                 continue
+            vma.protected = bool(protected)
             if vma.inode:
                 # Pages of a device that was mapped MAP_PRIVATE have no struct page and so look anonymous.
                 if devices is None:

@@ -40,6 +40,7 @@ from mlockwipe.tracing.tracees import GONE, Tracees
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
 _ATTEMPTS = 3  # to give an address space its keeper
+_SIBLINGS = 256  # that are looked at for one that shares its memory; more would take too long for each of thousands
 _AT_ONCE = 64  # events, before signals to this process are looked at
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
@@ -78,14 +79,13 @@ class Attached:
         try:
             status = procfs.Status(pid)
             check(pid, status)
-            family = (int(status["PPid"]), *_children(pid))
             space = AddressSpace()
             space.family.forked = True  # before our time, for all we know
             space.stack_top = procfs.stack_top(pid)
             space.has_rings = in_flight.has_ring(pid)
         except (FileNotFoundError, ProcessLookupError):
             raise NotAttached("does not exist") from None
-        seized = seize_sharing(pid, *family, options=OPTIONS)
+        seized = seize_sharing(pid, pid, self._tracees.without_kin(), OPTIONS, siblings=_SIBLINGS)
         self._tracees.add_seized(seized, space)
         if seized.refused:
             space.leave_unprotected(self._journal)  # a thread may be traced, and is let go of with all at the end
@@ -100,7 +100,7 @@ class Attached:
 
         Rather one without seccomp filters of its own, which would have to be suspended for that.
         """
-        for tid in sorted(space.tids, key=lambda tid: (_is_deep_asleep(tid), self._is_confined(tid))):
+        for tid in sorted(space.tids, key=lambda tid: (procfs.is_deep_asleep(tid), self._is_confined(tid))):
             with contextlib.suppress(ProcessLookupError):
                 ptrace.interrupt(tid)
                 return
@@ -346,19 +346,3 @@ def _locked_by(pid: int) -> list[Range]:
         finally:
             os.close(smaps)
     return []
-
-
-def _children(pid: int) -> list[int]:
-    """The children of all threads of a process."""
-    found = []
-    for tid in procfs.tasks(pid):
-        with contextlib.suppress(OSError):  # it has ended
-            found += procfs.children(pid, tid)
-    return found
-
-
-def _is_deep_asleep(tid: int) -> bool:
-    try:
-        return procfs.stat_fields(tid)[0] in "DZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return True

@@ -2,13 +2,13 @@
 """Tasks that a traced program has just made: whether they share its memory, and whether they are its own at all."""
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable
 
 from mlockwipe.linux import kcmp, procfs, ptrace
 from mlockwipe.linux.mman import CLONE_VFORK, CLONE_VM, CSIGNAL
 from mlockwipe.linux.wait import EVENT_VFORK
 from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.calls import read_memory
 from mlockwipe.memory.inject import MASK
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.task import Task
@@ -35,9 +35,8 @@ def share_memory(child: int, maker: Task, event: int) -> bool:
     argument = registers.argument(0)
     if registers.number == numbers["clone"]:
         return bool(argument & CLONE_VM)
-    with contextlib.suppress(OSError):  # struct clone_args begins with 64 bits of flags
-        return bool(int.from_bytes(os.pread(maker.space.state.memory_fd, 8, argument), "little") & CLONE_VM)
-    return event == EVENT_VFORK
+    flags = read_memory(maker.space.state.memory_fd, argument, 8)  # struct clone_args begins with 64 bits of flags
+    return bool(int.from_bytes(flags, "little") & CLONE_VM) if flags else event == EVENT_VFORK
 
 
 def orphan(

@@ -137,17 +137,22 @@ class NotifiedCalls:
             ptrace.interrupt(task.tid)
         seccomp.let_go_on(self._listener, notification)
         if watched:
-            self._trapped.await_briefly(task)
+            self._trapped.await_return(task)
 
     def _trace(self, tid: int) -> Task | None:
-        """Trace all tasks of a process, and of the process whose memory it borrows by vfork. None: refused."""
+        """Trace all tasks of a process, and of those that share its memory. None: refused."""
         status = procfs.Status(tid)
         tgid = int(status["Tgid"])
-        space = AddressSpace()
-        seized = seize_sharing(tgid, int(status["PPid"]), options=PTRACE_OPTIONS)
+        seized = seize_sharing(tid, tgid, self._tracees.without_kin(), PTRACE_OPTIONS)
+        before = [
+            self._tracees.tasks[process].space for process in seized.processes if process in self._tracees.tasks
+        ]
+        space = before[0] if before else AddressSpace()
         self._tracees.add_seized(seized, space)
         for member, _ in seized.members:
             self._trapped.priority.above_task(member)
+        if before:
+            return self._tracees.tasks.get(tid)
         if seized.refused:
             space.leave_unprotected(self._tracees.journal)
             tracer = status["TracerPid"]

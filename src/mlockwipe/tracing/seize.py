@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: MIT
 """Beginning to trace a process that runs: every task of it, while they make new ones."""
 
-import contextlib
 import os
+import sys
+from collections.abc import Callable
 
-from mlockwipe.linux import kcmp, procfs, ptrace
+from mlockwipe.linux import procfs, ptrace
+from mlockwipe.tracing.kin import sharing
 
 _ATTEMPTS = 3
 
 
 class Seized:
-    """The tasks that are traced now, each with its process; and whether the kernel has refused one."""
+    """The tasks that are traced now, each with its process; and whether the kernel has refused one.
+
+    `processes`: all others that share the memory, some of which may have been traced before.
+    """
 
     def __init__(self) -> None:
         self.members: list[tuple[int, int]] = []
+        self.processes: list[int] = []
         self.refused = False
 
 
-def seize_sharing(tgid: int, *relatives: int, options: int) -> Seized:
-    """Trace a process, and those of its relatives that share its memory, as a parent does after vfork.
+def seize_sharing(
+    tid: int, tgid: int, known: Callable[[int], bool], options: int, *, siblings: int = sys.maxsize
+) -> Seized:
+    """Trace a process, of which `tid` is a thread, and all that share its memory.
 
-    Refused are tasks of another tracer, of an undumpable process, and by Yama.
+    Refused are tasks of another tracer, of an undumpable process, and by Yama. `known`: who is traced already, and
+    shares his memory with nobody else. `siblings`: of so many at most.
     """
     seized = Seized()
     _seize_threads(tgid, seized, options)
-    for relative in relatives:
-        with contextlib.suppress(OSError):
-            if relative and kcmp.same_address_space(tgid, relative):
-                _seize_threads(relative, seized, options)
+    for process in sharing(tid, tgid, known, siblings):
+        _seize_threads(process, seized, options)
+        seized.processes.append(process)
     return seized
 
 

@@ -8,6 +8,7 @@ supervisor/attached.py for `attach`.
 import contextlib
 import os
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 
 from mlockwipe.linux import kcmp, procfs, ptrace, wait
@@ -28,6 +29,7 @@ from mlockwipe.memory.in_flight import PATIENCE
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import end_task
 from mlockwipe.memory.ranges import RangeSet
+from mlockwipe.tracing.kin import sharing
 from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
 from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.restart import Restarts
@@ -104,10 +106,19 @@ class Tracees:
     def add(self, task: Task) -> None:
         self.tasks[task.tid] = task
         task.space.tids.add(task.tid)
+        task.space.shared |= len(task.space.tids) > 1
 
     def add_seized(self, seized: Seized, space: AddressSpace) -> None:
         for tid, tgid in seized.members:
             self.add(Task(tid, tgid, space))
+
+    def without_kin(self) -> Callable[[int], bool]:
+        """Who is known to share its memory with nobody that is not traced: our helpers, and tasks in memory of which
+        all users were found when it got its keeper."""
+        helpers = {space.held.keeper.worker.tid for space in self.keepers.values() if space.held is not None}
+        known = self.keepers.keys() | helpers
+        tasks = self.tasks
+        return lambda pid: pid in known or (pid in tasks and not tasks[pid].space.is_unprotected)
 
     def keep(self, space: AddressSpace) -> None:
         """An address space has got its keeper."""
@@ -292,7 +303,7 @@ class Tracees:
         self._forget(former_tid)
         task = Task(task.tid, task.tgid, AddressSpace(), task.filter_two)
         self.add(task)
-        if not space.tids:
+        if not space.tids and not self._has_heirs(space, task.tgid, "exec"):
             self._release(space, task.tgid, "exec")
         self.policy.executes(task)
 
@@ -305,10 +316,29 @@ class Tracees:
             space = task.space
             if all(self.tasks[other].tgid != task.tgid for other in space.tids):
                 self.observer.gone(task.tgid)
-            if not space.tids:
+            if not space.tids and not self._has_heirs(space, task.tgid, end.cause):
                 self._release(space, task.tgid, end.cause, end.tid)
             elif space.held is not None:
                 self._release_if_halted(space)
+
+    def _has_heirs(self, space: AddressSpace, tgid: int, cause: str) -> bool:
+        """Whether a task uses the memory of whose birth we have not heard, for its maker was killed in making it.
+
+        That is a child of vfork or clone(CLONE_VM). A maker that was alone in its memory died by a signal then.
+        """
+        held = space.held
+        if held is None or not (space.shared or cause not in ("exit", "exec")):
+            return False
+        for heir in sharing(held.keeper.pid, tgid, self.without_kin()):
+            with contextlib.suppress(*GONE):
+                if int(procfs.status_field(heir, "TracerPid")) != os.getpid():
+                    continue
+                task = Task(heir, heir, space, self.policy.birth_filter)
+                if self._newborn.pop(heir, None) is not None:
+                    self._welcome(task, space)
+                else:
+                    self.add(task)  # it has yet to come to its first stop
+        return bool(space.tids)
 
     def _lost_keeper(self, pid: int) -> None:
         """Somebody killed a keeper, and it got past its exit stop: its memory is no longer held."""

@@ -6,13 +6,13 @@
 
 import contextlib
 import os
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 
-from mlockwipe.linux import ptrace, wait
-from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
+from mlockwipe.linux import procfs, ptrace, wait
+from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
 from mlockwipe.memory.address_space import CallUnderWay
-from mlockwipe.memory.calls import Call, decode
+from mlockwipe.memory.calls import Call, decode, read_memory
 from mlockwipe.memory.filters import MAKES_RING, OPENS_DIRECTLY
 from mlockwipe.memory.journal import SaveArea
 from mlockwipe.memory.sensitive import Change, given_up, return_matters
@@ -24,6 +24,9 @@ from mlockwipe.tracing.tracees import Tracees
 
 _BRIEFLY = 150_000  # ns
 _WAITS = frozenset(("wait4", "waitid", "waitpid"))  # with WNOHANG, as the filter says
+_PATIENTLY = 50_000_000
+_SOON = 1_000_000
+_SHORT_SLEEP = 0.00005  # seconds
 _MUNMAP = NATIVE.numbers["munmap"]
 
 
@@ -63,12 +66,14 @@ class TrappedCalls:
         elif call.name in _WAITS:
             self._tracees.put_off(task)
             return
+        elif call.name == "prctl":
+            space.highest_break = TASK_SIZE  # PR_SET_MM sets the break, too
         elif not space.sensitive.ranges:
-            space.program_break = None  # not followed while there is nothing to protect
+            space.highest_break = TASK_SIZE  # not followed while there is nothing to protect
         elif self._begin_trapped(task, call):
             task.become(TaskState.IN_CALL)
             ptrace.cont_to_syscall_stop(task.tid)
-            self.await_briefly(task)
+            self.await_return(task)
             return
         ptrace.cont(task.tid)
 
@@ -78,8 +83,7 @@ class TrappedCalls:
         if under_way is None:
             return False
         space = task.space
-        growing = call.name == "brk" and call.arguments[0] > space.heap_end
-        if not (under_way or growing or return_matters(space.sensitive, call)):
+        if not (under_way or return_matters(space.sensitive, call)):
             return False
         task.under_way = under_way
         return True
@@ -91,7 +95,7 @@ class TrappedCalls:
         try:
             spans = space.released(call, task.tid)
             self._tracees.observer.entered(task, call, given_up(call, spans))
-            under_way = space.begin(call, spans, self._save_area)
+            under_way = space.begin(call, spans, self._save_area, lambda: self._stop_others(task))
             failure = under_way.failure
         except OSError as error:
             under_way, failure = None, error
@@ -125,22 +129,51 @@ class TrappedCalls:
             )
         self._tracees.observer.returned(task, under_way.call, result, under_way.change, change)
 
-    def await_briefly(self, task: Task) -> None:
+    def _stop_others(self, task: Task) -> None:
+        """Stop all other tasks that use the memory of one that is in a call, but for those that can't go on anyway.
+
+        Their stops are left to be handled like any other, which lets them go on: so nobody may look for stops before
+        the call has returned.
+        """
+        tasks = self._tracees.tasks
+        others = [tid for tid in task.space.tids - {task.tid} if tasks[tid].state is not TaskState.GROUP_STOPPED]
+        for tid in others:
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.interrupt(tid)
+        start = monotonic_ns()
+        for tid in others:
+            while not wait.is_still(tid):
+                waited = monotonic_ns() - start
+                if waited > _PATIENTLY or (waited > _SOON and procfs.is_deep_asleep(tid)):
+                    break
+                _let_others_run(long=waited > _BRIEFLY)
+
+    def await_return(self, task: Task) -> None:
         """Look for the stop at the end of a call that takes microseconds as a rule, instead of sleeping for it.
 
-        Not for longer: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
+        Not for long: a call can depend on another task of the program, of a userfaultfd or FUSE, that waits for us.
         """
-        if self._single_cpu or self.priority.raised:  # it could not run as long as we look
+        alone = task.under_way is not None and task.under_way.alone
+        if (self._single_cpu or self.priority.raised) and not alone:  # it could not run as long as we look
             return
-        deadline = monotonic_ns() + _BRIEFLY
+        deadline = monotonic_ns() + (_PATIENTLY if alone else _BRIEFLY)
         while (stop := wait.look_for_stop(task.tid)) is None:
-            os.sched_yield()  # to the task, if it was woken on this CPU
-            if monotonic_ns() > deadline:
+            now = monotonic_ns()
+            if now > deadline:
                 return
+            _let_others_run(long=alone and now > deadline - _PATIENTLY + _BRIEFLY)
         self._tracees.on_stop(stop)
 
     def _not_protected(self, task: Task, reason: str) -> None:
         self._tracees.policy.not_protected(task.tgid, reason)
+
+
+def _let_others_run(*, long: bool) -> None:
+    """A task that was woken on this CPU, say: as a rule it takes microseconds. `long`: whatever its priority is."""
+    if long:
+        sleep(_SHORT_SLEEP)
+    else:
+        os.sched_yield()
 
 
 def _clear_untraced(task: Task, call: Call) -> None:
@@ -153,6 +186,6 @@ def _clear_untraced(task: Task, call: Call) -> None:
     elif memory_fd != -1:
         address = call.arguments[0]  # struct clone_args begins with 64 bits of flags
         with contextlib.suppress(OSError):
-            flags = int.from_bytes(os.pread(memory_fd, 8, address), "little")
+            flags = int.from_bytes(read_memory(memory_fd, address, 8), "little")
             if flags & CLONE_UNTRACED:
                 os.pwrite(memory_fd, (flags & ~CLONE_UNTRACED).to_bytes(8, "little"), address)

@@ -8,7 +8,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.foreign_abi import LOW, MUNLOCK, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.contract.steps import grown_heap, limit_locking, lock_all
+from mlockwipe.contract.steps import grown_heap, limit_locking, lock_all, sleeping_threads
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
@@ -55,6 +55,14 @@ def other_range_exec(program: Program) -> None:
     program.secret()
     program.show(program.plain())
     program.exec_looker()
+
+
+@case("L1", "length-overflows", KEPT, "mlock2 of a length that the kernel rounds up to 0 succeeds, and locks nothing")
+def length_overflows(program: Program) -> None:
+    at = program.plain()
+    sleeping_threads(1)
+    program.check("mlock2", refused(mm.mlock2, at, (1 << 64) - 1, 0), None)
+    _released(program, at)
 
 
 @case("L1", "neighbours", KEPT, "the unlocked pages on both sides of locked ones")

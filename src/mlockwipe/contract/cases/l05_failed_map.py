@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """L5: an mmap or mremap that fails takes nothing."""
 
+import ctypes
 import os
 
 from mlockwipe.contract.case import KEPT, case
-from mlockwipe.contract.pattern import paint
+from mlockwipe.contract.pattern import is_painted, paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
 from mlockwipe.contract.steps import fails, limit_locking, seal
 from mlockwipe.linux import mm, mman
@@ -44,6 +45,27 @@ def map_refused(program: Program) -> None:
 )
 def map_locked_refused(program: Program) -> None:
     _maps_refused(program, mman.MAP_LOCKED)
+
+
+@case("L5", "map-refused-read-meanwhile", KEPT, "another thread reads while MAP_FIXED is refused", shows=False)
+def map_refused_read_meanwhile(program: Program) -> None:
+    import threading
+
+    at = program.secret(1)
+    seen = {True}
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(is_painted(at, 1))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for _ in range(200):
+        refused(mm.mmap, at, PAGE, READ_WRITE, mman.MAP_PRIVATE | mman.MAP_FIXED, 999)
+    done.set()
+    reader.join()
+    program.unharmed("what the other thread has read", seen == {True})
 
 
 @case("L5", "map-locked-above-limit", KEPT, "MAP_FIXED | MAP_LOCKED over the limit of locked memory: EAGAIN")
@@ -149,6 +171,27 @@ def move_onto_sealed(program: Program) -> None:
     seal(program, at, SIZE)
     fails(program, at, "EPERM", mm.mremap, other, SIZE, SIZE, MOVE, at)
     program.intact("the other range", other)
+
+
+@case(
+    "L5",
+    "half-moved-onto",
+    KEPT,
+    "mremap of two mappings, of which the second is sealed (Linux 6.17 moves the first)",
+)
+def half_moved_onto(program: Program) -> None:
+    at = program.secret()
+    other = program.plain()
+    half = HALF * PAGE
+    ctypes.memset(other, 7, half)
+    seal(program, other + half, half)
+    program.show(at + half, HALF)
+    program.check("mremap", refused(mm.mremap, other, SIZE, SIZE, MOVE, at), "EPERM")
+    program.look()
+    program.intact("the half that nothing was moved to", at + half, HALF)
+    moved = refused(mm.mincore, other, half) == "ENOMEM"
+    holds = ctypes.string_at(at, half) == b"\7" * half if moved else is_painted(at, HALF)
+    program.unharmed("the half that the first may have been moved to", holds)
 
 
 @case("L5", "grow-no-room", KEPT, "mremap that may not move and has no room to grow: ENOMEM")

@@ -10,7 +10,7 @@ from mlockwipe.contract.files import write
 from mlockwipe.contract.foreign_abi import LOW, MLOCK, MUNMAP, X32_MLOCK, X32_MUNMAP, call_x32, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.contract.steps import open_ring
+from mlockwipe.contract.steps import open_ring, write_protected
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
@@ -180,6 +180,20 @@ def threads_at_once(program: Program) -> None:
     program.look()
 
 
+@case(
+    "W1",
+    "unlock-overflows",
+    WIPED,
+    "munlock of a length that the kernel rounds up to 0 succeeds, and unlocks nothing",
+)
+def unlock_overflows(program: Program) -> None:
+    at = program.secret()
+    program.check("munlock", refused(mm.munlock, at, (1 << 64) - 1), None)
+    program.show(at)
+    mm.munmap(at, SIZE)
+    program.look()
+
+
 @case("W1", "used-again", WIPED, "the address is mapped and locked anew, again and again")
 def used_again(program: Program) -> None:
     at = program.secret(1)
@@ -233,6 +247,15 @@ def registered_buffers(program: Program) -> None:
     mm.munmap(at, SIZE)
     ring.unregister()
     time.sleep(0.5)
+    program.look()
+
+
+@case("W1", "write-protected", WIPED, "a userfaultfd that nobody serves protects the range from being written")
+def protected_by_userfaultfd(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    write_protected(program, at, SIZE)
+    mm.munmap(at, SIZE)
     program.look()
 
 

@@ -109,6 +109,16 @@ def dontunmap(program: Program) -> None:
     program.look()
 
 
+@case("W3", "dontunmap-part", WIPED, "MREMAP_DONTUNMAP of half of it: the kernel unlocks the other half, too")
+def dontunmap_part(program: Program) -> None:
+    at = program.secret()
+    rest = at + HALF * PAGE
+    mm.mremap(at, HALF * PAGE, HALF * PAGE, mman.MREMAP_MAYMOVE | mman.MREMAP_DONTUNMAP)
+    program.show(rest, HALF)
+    mm.madvise(rest, HALF * PAGE, mman.MADV_DONTNEED)
+    program.look()
+
+
 @case("W3", "move-two-mappings", WIPED, "one call moves two mappings, of which one is locked (Linux 6.17)")
 def move_two_mappings(program: Program) -> None:
     at = program.plain()

@@ -3,9 +3,9 @@
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.pattern import paint
-from mlockwipe.contract.program import PAGE, PAGES, SIZE, Program
+from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program
 from mlockwipe.contract.steps import grown_heap
-from mlockwipe.linux import mm
+from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
 
@@ -50,6 +50,18 @@ def locked_island(program: Program) -> None:
     program.show(at + HALF * PAGE, 2)
     mm.brk(at)
     program.look()
+
+
+@case("W4", "neighbour", WIPED, "a locked neighbour of the heap, which the kernel has merged with it, stays")
+def neighbour(program: Program) -> None:
+    at = grown_heap()
+    other = mm.mmap(at + SIZE, SIZE, READ_WRITE, PRIVATE | mman.MAP_FIXED_NOREPLACE)
+    mm.mlock(at, 2 * SIZE)
+    paint(at, 2 * PAGES)
+    program.show(at)
+    mm.brk(at)
+    program.look()
+    program.intact("the neighbour", other)
 
 
 @case("W4", "unmapped", WIPED, "munmap of heap pages")

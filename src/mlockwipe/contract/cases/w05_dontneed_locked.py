@@ -67,6 +67,15 @@ def process_madvise(program: Program) -> None:
     program.check("the range reads as zeros", is_zero(at, PAGES), True)
 
 
+@case("W5", "wide-register", WIPED, "rubbish in the upper half of the advice's register, which the kernel ignores")
+def wide_register(program: Program) -> None:
+    at = program.secret()
+    program.show(at)
+    program.check("madvise", refused(mm.madvise_register, at, SIZE, 0x5EED << 32 | mman.MADV_DONTNEED_LOCKED), None)
+    program.look()
+    program.check("the range reads as zeros", is_zero(at, PAGES), True)
+
+
 @case("W5", "io-uring-madvise", WIPED, "the same advice as a request to io_uring")
 def io_uring_madvise(program: Program) -> None:
     at = program.secret()

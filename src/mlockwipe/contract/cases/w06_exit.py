@@ -6,14 +6,15 @@ Most of them end a child, so that the pages are judged at the moment at which it
 
 import ctypes
 import os
+import signal
 import threading
 from collections.abc import Callable
 
 from mlockwipe.contract.case import WIPED, case
 from mlockwipe.contract.files import read
 from mlockwipe.contract.foreign_abi import EXIT_GROUP, LOW, MLOCK, i386
-from mlockwipe.contract.program import PAGES, SIZE, Program, refused, sleep_for_ever
-from mlockwipe.contract.steps import sleeping_threads
+from mlockwipe.contract.program import PAGES, SIZE, Program, Signal, refused, sleep_for_ever
+from mlockwipe.contract.steps import sleeping_threads, write_protected
 from mlockwipe.contract.task_states import threads, wait_until
 from mlockwipe.linux import mm, mman
 from mlockwipe.linux.clone import exit_thread
@@ -182,6 +183,21 @@ def odd_file_name(program: Program) -> None:
             mm.mmap(0, mm.PAGE_SIZE, mman.PROT_READ, mman.MAP_PRIVATE, fd)
 
     program.dies(release)
+
+
+@case("W6", "write-protected", WIPED, "protected by a userfaultfd, which a process that lives on has open")
+def protected_by_userfaultfd(program: Program) -> None:
+    holder = Signal()
+
+    def body() -> None:
+        at = program.secret()
+        program.show(at)
+        mm.madvise(at, SIZE, mman.MADV_DONTFORK)
+        write_protected(program, at, SIZE)
+        holder.give(program.fork(sleep_for_ever))
+
+    program.reap(program.fork(body))
+    os.kill(holder.wait(), signal.SIGKILL)
 
 
 @case("W6", "i386-exit", WIPED, "locked by an i386 call, and ended by one")

@@ -201,6 +201,42 @@ def raw_clone(program: Program) -> None:
 
 
 @case(
+    "W12", "child-guards", WIPED, "the child puts guard pages in place of its copy, which is not locked (Linux 6.13)"
+)
+def child_guards(program: Program) -> None:
+    def release(at: int) -> None:
+        if refused(mm.madvise, at, SIZE, mman.MADV_GUARD_INSTALL) is not None:
+            program.cannot("this kernel has no MADV_GUARD_INSTALL (Linux 6.13)")
+        program.look()
+
+    inherits(program, release)
+
+
+@case("W12", "child-moves-by-userfaultfd", WIPED, "the child moves its copy by UFFDIO_MOVE, then exits (Linux 6.8)")
+def child_moves_by_userfaultfd(program: Program) -> None:
+    import fcntl
+
+    from mlockwipe.linux import userfaultfd
+
+    at = program.secret()
+
+    def body() -> None:
+        paint(at, PAGES)
+        room = mm.mmap(0, SIZE, READ_WRITE, PRIVATE)
+        try:
+            fd = userfaultfd.open_own(userfaultfd.FEATURE_MOVE)
+            fcntl.ioctl(fd, userfaultfd.REGISTER, userfaultfd.registration(room, SIZE))
+        except OSError as error:
+            program.cannot(f"this kernel has no userfaultfd that moves pages: {error.strerror} (Linux 6.8)")
+        fcntl.ioctl(fd, userfaultfd.MOVE, userfaultfd.move(room, at, SIZE))
+        program.intact("the pages that moved", room)
+        program.show(room)
+
+    program.reap(program.fork(body))
+    program.intact("the parent's own pages", at)
+
+
+@case(
     "W12",
     "dontfork",
     WIPED,

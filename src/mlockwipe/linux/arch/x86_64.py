@@ -4,7 +4,7 @@
 A process may use any of the ABIs in any call, whatever it was started as: a 64-bit program can execute `int $0x80`
 and is then in the i386 ABI for that one call. So the ABI is looked up per call, by the AUDIT_ARCH_* value that
 seccomp and PTRACE_GET_SYSCALL_INFO report. x32 calls report AUDIT_ARCH_X86_64 with bit 30 set in the number; the
-calls used here have the same numbers and layouts in both.
+calls used here have the same numbers and layouts in both, but for ioctl.
 
 Source: arch/x86/entry/syscalls/syscall_{32,64}.tbl and arch/x86/include/asm/user_64.h, Linux 6.12.
 """
@@ -70,6 +70,10 @@ class Abi:
         """The name of one of the `waiting` calls, '' for others. Not of x32, where vectors and times are others."""
         return self._waiting_names.get(number, "")
 
+    def word_in_memory(self, number: int) -> int:
+        """The size of a pointer in what the arguments of a call point at: x32 has long registers, and short words."""
+        return 4 if number & X32_SYSCALL_BIT else self.word
+
 
 class Registers(ctypes.Structure):
     """struct user_regs_struct, as PTRACE_GETREGS of a 64-bit tracer gives it for tasks of every ABI."""
@@ -121,8 +125,8 @@ class Registers(ctypes.Structure):
 
     @property
     def number(self) -> int:
-        """Of the system call that the task is in, or has just returned from."""
-        return self.orig_rax
+        """Of the system call that the task is in, or has just returned from: an int, like in the kernel."""
+        return self.orig_rax & 0xFFFFFFFF
 
     @property
     def result(self) -> int:
@@ -218,6 +222,7 @@ X86_64 = Abi(
         "memfd_secret": 447,
         "process_mrelease": 448,
         "mseal": 462,
+        "x32_ioctl": 514,  # the one call used here that has a number of its own there
     },
     waiting={
         "read": 0,
