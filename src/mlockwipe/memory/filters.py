@@ -44,7 +44,7 @@ def filter_one() -> bytes:
             *((RET_USER_NOTIF, call, ()) for call in ("mlock", "mlock2", "mlockall")),
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_DUMPABLE), equal(1, 0), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
-            # To say why they fail. With flags the second fails anyway: so libseccomp finds out whether there is seccomp.
+            # To say why they fail. libseccomp makes the second with flags, to find out whether there is seccomp.
             (RET_USER_NOTIF, "prctl", (equal(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
             (RET_USER_NOTIF, "seccomp", (equal(0, SET_MODE_STRICT), equal(1, 0))),
             (RET_USER_NOTIF, abi.mmap, (has_flag(3, MAP_LOCKED),)),
