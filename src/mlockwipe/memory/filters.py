@@ -67,9 +67,9 @@ def filter_one() -> bytes:
             (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_PDEATHSIG),)),
             (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_CHILD_SUBREAPER), differs(2, OWN_PRCTL))),
             (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_FILTER), has_flag(1, FLAG_NEW_LISTENER))),
-            # to say why they fail
+            # To say why they fail. libseccomp makes the second with flags, to find out whether there is seccomp.
             (RET_USER_NOTIF, "prctl", (equal_int(0, PR_SET_SECCOMP), equal(1, SECCOMP_MODE_STRICT))),
-            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_STRICT),)),
+            (RET_USER_NOTIF, "seccomp", (equal_int(0, SET_MODE_STRICT), equal(1, 0))),
             (RET_USER_NOTIF, abi.mmap, (has_flag(3, MAP_LOCKED),)),
             *([(RET_USER_NOTIF, abi.mmap_in_memory, ())] if abi.mmap_in_memory else ()),
         ]

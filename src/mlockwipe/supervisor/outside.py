@@ -7,11 +7,10 @@ the memory is wiped before that goes on.
 """
 
 import os
-import resource
 import select
 import signal
 
-from mlockwipe.linux import prctl, procfs, seccomp, signalfd, wait
+from mlockwipe.linux import limits, prctl, procfs, seccomp, signalfd, wait
 from mlockwipe.linux.wait import End
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.messages import say
@@ -35,8 +34,7 @@ def guard(request: Request, inherited_filters: int, report: Report, verbosity: i
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     journal, save_area = Journal(), SaveArea()
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # each address space takes four descriptors
+    limits.raise_limits(os.getpid())  # each address space takes four descriptors
     prctl.set_undumpable()
     ours, supervisors = Channel.pair()
     supervisor = os.fork()
@@ -50,11 +48,12 @@ def guard(request: Request, inherited_filters: int, report: Report, verbosity: i
     prctl.set_name(b"mlockwipe-guard")
     left = Entrusted()
     left.take_all(ours)
-    _, status = os.waitpid(supervisor, 0)
+    _, status, used = os.wait4(supervisor, 0)
     if status == 0:
         return
     prctl.set_name(b"mlockwipe-super")
-    _say(request, "the supervisor was killed; its guardian wipes what it left and takes its place")
+    why = limits.why_killed(used.ru_utime + used.ru_stime)
+    _say(request, f"the supervisor was killed{why}; its guardian wipes what it left and takes its place")
     save_area.clear()
     report.counts.wiped["death of the supervisor"] += recover(journal, left.files, filtered)
     journal.clear()
