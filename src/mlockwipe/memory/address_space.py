@@ -385,7 +385,7 @@ class AddressSpace:
             return self.has_rings or (self.has_direct_files and len(self.tids) > 1)
         self._asked_for_io = True
         self.has_rings |= self._maps_own_rings(held)
-        self.has_direct_files |= in_flight.has_direct_file(next(iter(self.tids)))
+        self.has_direct_files |= in_flight.has_direct_file(next(iter(self.tids), held.keeper.pid))
         return self._may_start_io(held)
 
     def _maps_own_rings(self, held: Held) -> bool:
