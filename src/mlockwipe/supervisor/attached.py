@@ -35,6 +35,7 @@ from mlockwipe.tracing.restart import restart_interrupted_call
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import GONE, Tracees
+from mlockwipe.tracing.trouble import reason
 
 _PERIOD = 1.0  # seconds from one look at the machine to the next
 _QUIET = 20  # milliseconds
@@ -221,9 +222,10 @@ class Attached:
             self._can_not_protect(space, task.tgid, "its keeper was killed while it was made")
         except OSError as error:
             self._can_not_protect(space, task.tgid, error.strerror or str(error))
+        except Exception as error:
+            self._can_not_protect(space, task.tgid, reason(error))
         else:
-            space.hold(keeper, self._journal)
-            self._tracees.keep(space)
+            self._tracees.keep(space, keeper)
             if space in self._first:
                 self._say_covered(space, task.tgid)
         self._first.discard(space)

@@ -62,7 +62,11 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     save_area.clear()
     from mlockwipe.supervisor.recovery import recover
 
-    pages = recover(journal, left.files)
+    pages = 0
+    try:
+        pages = recover(journal, left.files)
+    except Exception:  # those that have not locked anything yet go on all the same
+        tell_defect(front)
     end = journal.program_end()
     journal.clear()
     _take_over(options, left, front, front_pid, journal, save_area, pages, end)

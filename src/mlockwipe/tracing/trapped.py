@@ -11,6 +11,7 @@ from time import monotonic_ns
 from mlockwipe.linux import ptrace, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
+from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode
 from mlockwipe.memory.journal import SaveArea
@@ -73,18 +74,22 @@ class TrappedCalls:
     def begin(self, task: Task, call: Call) -> CallUnderWay | None:
         """Wipe what a call will release; None when that can't be found out."""
         space = task.space
-        failure: OSError | None
+        failure: Exception | None
         try:
             spans = space.released(call, task.tid)
             self._tracees.observer.entered(task, call, given_up(call, spans))
             under_way = space.begin(call, spans, self._save_area)
             failure = under_way.failure
-        except OSError as error:
+        except TaskGone:
+            raise
+        except Exception as error:
             under_way, failure = None, error
-        if failure is not None:
+        if isinstance(failure, OSError):
             self._not_protected(
                 task, f"pages released by {call.name} could not be wiped: {failure.strerror or failure}"
             )
+        elif failure is not None:
+            self._tracees.failed(task.tgid, failure)
         if under_way is not None and under_way.wiped_pages:
             self._counts.wiped[call.name] += under_way.wiped_pages
         return under_way
@@ -93,7 +98,7 @@ class TrappedCalls:
         """A task has stopped with the result of the call that it was in."""
         result = ptrace.get_registers(task.tid).result  # of one that is killed now, what is under way is abandoned
         task.become(TaskState.RUNNING)
-        under_way, task.under_way = task.under_way, None
+        under_way = task.under_way
         if under_way is None:
             return
         change = Change()
@@ -105,6 +110,7 @@ class TrappedCalls:
             self._not_protected(
                 task, f"what came of {under_way.call.name} could not be found out: {error.strerror or error}"
             )
+        task.under_way = None
         self._tracees.observer.returned(task, under_way.call, result, under_way.change, change)
 
     def await_briefly(self, task: Task) -> None:
