@@ -17,6 +17,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
@@ -37,11 +38,27 @@ from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import GONE, Tracees
 from mlockwipe.tracing.trouble import reason
 
-_PERIOD = 1.0  # seconds from one look at the machine to the next
+_PERIOD = 1.0  # seconds
 _QUIET = 20  # milliseconds
 _ATTEMPTS = 3  # to give an address space its keeper
 _AT_ONCE = 64  # events, before signals to this process are looked at
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Orders(Protocol):
+    """Where programs are named while others are traced."""
+
+    def fileno(self) -> int:
+        """Of what is readable when there is one."""
+
+    def take(self) -> bool:
+        """Carry out what there is. False: end."""
+
+    def none_left(self) -> None:
+        """No task is left that is or may be covered."""
+
+    def flush(self) -> None:
+        """The report may have grown."""
 
 
 class Attached:
@@ -62,7 +79,7 @@ class Attached:
         self._said: set[str] = set()
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
-        watched = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
+        watched = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
         self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
@@ -116,35 +133,35 @@ class Attached:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, look: Callable[[], None] | None = None) -> bool:
+    def run(self, orders: Orders | None = None) -> bool:
         """Until no task is left, or a signal asks to end, which makes it False. Then everything is let go of.
 
-        `look` is called every second, and then it does not end by itself.
+        With `orders` it does not end by itself.
         """
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        due = 0.0
+        if orders is not None:
+            poll.register(orders.fileno(), select.POLLIN)
         try:
             while True:
-                if look is not None and monotonic() >= due:
-                    look()
-                    due = monotonic() + _PERIOD
                 busy = self._handle_tasks()
-                if look is None and not self.any_left:
-                    return True
-                if not busy:
-                    poll.poll(self._patience(due if look is not None else None))
-                if any(info.signal != signal.SIGCHLD for info in signalfd.read_signals(self._signals)):
-                    return False
+                patience = self._unsettled
+                if orders is not None:
+                    orders.flush()
+                if not self.any_left:
+                    if orders is None:
+                        return True
+                    orders.none_left()
+                    patience = _PERIOD
+                ready = poll.poll(0 if busy else None if patience is None else patience * 1000)
+                for fd, _ in ready:
+                    if fd != self._signals:
+                        if orders is not None and not orders.take():
+                            return False
+                    elif any(info.signal != signal.SIGCHLD for info in signalfd.read_signals(fd)):
+                        return False
         finally:
             self._let_go()
-
-    def _patience(self, due: float | None) -> float | None:
-        """How long to wait for events, in milliseconds. `due`: the time of the next look at the machine."""
-        waits = [] if due is None else [max(0.0, due - monotonic())]
-        if self._unsettled is not None:
-            waits.append(self._unsettled)
-        return min(waits) * 1000 if waits else None
 
     def _let_go(self) -> None:
         """End the keepers. The programs are let go of by the kernel, when this process ends."""
