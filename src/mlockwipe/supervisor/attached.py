@@ -30,7 +30,7 @@ from mlockwipe.memory.mappings import locked_ranges
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_refused
 from mlockwipe.supervisor.report import Report
-from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
+from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy, at_our_mercy
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.restart import restart_interrupted_call
 from mlockwipe.tracing.seize import seize_sharing
@@ -40,6 +40,7 @@ from mlockwipe.tracing.trouble import reason
 
 _PERIOD = 1.0  # seconds
 _QUIET = 20  # milliseconds
+_SOME_TIME = 5.0  # seconds until a process that was stuck is tried again
 _ATTEMPTS = 3  # to give an address space its keeper
 _AT_ONCE = 64  # events, before signals to this process are looked at
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -77,12 +78,14 @@ class Attached:
         self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
+        self._stuck: dict[AddressSpace, float] = {}  # those whose tasks did not stop, and when to try again
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
         watched = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
         self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
+        wait.bound_waits()
         limits.raise_limits(os.getpid())  # each address space takes four descriptors
 
     # -- attaching ----------------------------------------------------------------------------------------------
@@ -145,7 +148,8 @@ class Attached:
         try:
             while True:
                 busy = self._handle_tasks()
-                patience = self._unsettled
+                self._try_again()
+                patience = _PERIOD if self._stuck else self._unsettled
                 if orders is not None:
                     orders.flush()
                 if not self.any_left:
@@ -162,6 +166,12 @@ class Attached:
                         return False
         finally:
             self._let_go()
+
+    def _try_again(self) -> None:
+        now = monotonic()
+        for space in [space for space, due in self._stuck.items() if due <= now]:
+            del self._stuck[space]
+            self._ask_for_stop(space)
 
     def _let_go(self) -> None:
         """End the keepers. The programs are let go of by the kernel, when this process ends."""
@@ -201,7 +211,10 @@ class Attached:
 
     def on_stop(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
-        if task.space.is_unheld:
+        if task.tid in at_our_mercy:
+            ptrace.set_options(task.tid, OPTIONS)
+            at_our_mercy.discard(task.tid)
+        if task.space.is_unheld and task.space not in self._stuck:
             if isinstance(stop, SignalStop):
                 ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
             else:
@@ -237,6 +250,13 @@ class Attached:
                     ptrace.interrupt(task.tid)
                 return mercy.stop if mercy else stop
             self._can_not_protect(space, task.tgid, "its keeper was killed while it was made")
+        except wait.Stuck as error:
+            self._stuck[space] = monotonic() + _SOME_TIME
+            self._say_once(
+                f"process {task.tgid} ({_program(task.tgid)}) is not covered yet: {error.strerror}",
+                f"stuck {task.tgid}",
+            )
+            return mercy.stop if mercy else stop
         except OSError as error:
             self._can_not_protect(space, task.tgid, error.strerror or str(error))
         except Exception as error:
@@ -331,6 +351,7 @@ class Attached:
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         del self._failures[space]
+        self._stuck.pop(space, None)
         if space in self._first:
             self._first.discard(space)
             self._say(0, f"process {tgid} was gone before it was covered")

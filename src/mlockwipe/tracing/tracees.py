@@ -23,6 +23,7 @@ from mlockwipe.linux.wait import (
     UntracedStop,
 )
 from mlockwipe.memory.address_space import AddressSpace, Family, Held
+from mlockwipe.memory.inject import unfinished
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper, end_task
 from mlockwipe.memory.ranges import RangeSet
@@ -114,6 +115,7 @@ class Tracees:
 
     def _forget(self, tid: int) -> Task | None:
         task = self.tasks.pop(tid, None)
+        unfinished.pop(tid, None)
         if task is not None:
             task.space.tids.discard(tid)
             self._forget_call(task)
@@ -185,6 +187,11 @@ class Tracees:
                 _go_on(stop)
             return
         try:
+            if unfinished and (injection := unfinished.get(stop.tid)) is not None:
+                found = injection.finish(stop)
+                if found is None:
+                    return
+                stop = found
             if not isinstance(stop, EventStop):
                 self.policy.on_stop(task, stop)
                 return
@@ -233,7 +240,10 @@ class Tracees:
         if child in self.tasks:
             return
         if self._newborn.pop(child, None) is None:
-            wait.await_stop(child)
+            try:
+                wait.await_stop(child)
+            except wait.Stuck:
+                return  # it is frozen, and will be a newborn that was lost, once it stops
         try:
             tgid = int(procfs.status_field(child, "Tgid"))
             space = maker.space
