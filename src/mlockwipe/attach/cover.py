@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mlockwipe.attach.policy import Policy
 from mlockwipe.attach.watch import Watch
 from mlockwipe.linux import prctl
+from mlockwipe.linux.read_file import proc_directory
 from mlockwipe.messages import tell
 from mlockwipe.report_file import ReportFile
 from mlockwipe.requirements import check_machine
@@ -45,6 +46,7 @@ def cover(options: AttachOptions) -> int:
             tell(text)
 
     prctl.set_undumpable()
+    proc_directory()  # now, before anybody can mount anything over it
     refused: list[str] = []
     ended = _cover_named(options, report, say, refused) if options.pids else _watch(options, policy, report, say)
     if not ended:

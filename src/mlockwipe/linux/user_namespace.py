@@ -6,6 +6,8 @@ import os
 import struct
 from contextlib import suppress
 
+from mlockwipe.linux.read_file import in_proc, proc_directory
+
 _GET_PARENT = 0xB702
 _GET_OWNER = 0xB704
 _DEEPEST = 33  # the kernel nests no more than 32 of them
@@ -17,8 +19,8 @@ def owner(pid: int, user: int) -> int:
     In there everybody has tens of thousands of users.
     """
     with suppress(OSError):
-        ours = os.stat("/proc/self/ns/user").st_ino
-        namespace = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+        ours = os.stat("self/ns/user", dir_fd=proc_directory()).st_ino
+        namespace = in_proc(f"{pid}/ns/user")
         try:
             for _ in range(_DEEPEST):
                 if os.fstat(namespace).st_ino == ours:

@@ -16,6 +16,7 @@ from mlockwipe.linux.mman import (
     MAP_LOCKED,
     MREMAP_FIXED,
 )
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.memory.filters import RELEASING_ADVICE
 from mlockwipe.memory.ranges import Range
 from mlockwipe.suppress import suppress
@@ -139,9 +140,9 @@ def _names(pidfd: int, tid: int) -> bool:
     if pidfd < 0:
         return True  # PIDFD_SELF and PIDFD_SELF_THREAD (Linux 6.14)
     try:
-        with open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="ascii") as info:
+        with open(f"{tid}/fdinfo/{pidfd}", encoding="ascii", opener=in_proc) as info:
             fields = dict(line.split(":", 1) for line in info)
-        with open(f"/proc/{tid}/status", encoding="utf-8", errors="replace") as status:
+        with open(f"{tid}/status", encoding="utf-8", errors="replace", opener=in_proc) as status:
             tgid = next(line.split()[1] for line in status if line.startswith("Tgid:"))
         return fields.get("Pid", "").strip() == tgid
     except OSError:

@@ -8,6 +8,7 @@ something, and left off when by then the program has ended and left nothing behi
 import os
 import select
 
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.memory.journal import Journal
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -72,7 +73,7 @@ def report(end: os.waitid_result, options: Options, front: Channel) -> None:
 def _children() -> list[int] | None:
     """Ours, those that have ended included; None where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
     try:
-        with open("/proc/thread-self/children", "rb") as file:
+        with open("thread-self/children", "rb", opener=in_proc) as file:
             return [int(child) for child in file.read().split()]
     except FileNotFoundError:
         return None

@@ -180,6 +180,7 @@ X86_64 = Abi(
         "pidfd_send_signal": 424,
         "io_uring_setup": 425,
         "io_uring_enter": 426,
+        "open_tree": 428,
         "clone3": 435,
         "close_range": 436,
         "pidfd_getfd": 438,
