@@ -121,7 +121,9 @@ def refuses_locked(call: Call) -> bool:
 
 def _released_by_mremap(arguments: tuple[int, ...], mapped: Mapped) -> list[Range]:
     old, old_length, new_length, flags, new = arguments[:5]
-    found = []
+    found: list[Range] = []
+    if old % PAGE_SIZE:
+        return found
     if page_up(new_length) < page_up(old_length):
         found += _pages(old + page_up(new_length), page_up(old_length) - page_up(new_length))
     if flags & MREMAP_FIXED:

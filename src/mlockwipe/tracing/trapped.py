@@ -140,7 +140,7 @@ def _clear_untraced(task: Task, call: Call) -> None:
         ptrace.set_registers(task.tid, registers)
     elif memory_fd != -1:
         address = call.arguments[0]  # struct clone_args begins with 64 bits of flags
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, OverflowError):  # the call will fail with EFAULT
             flags = int.from_bytes(os.pread(memory_fd, 8, address), "little")
             if flags & CLONE_UNTRACED:
                 os.pwrite(memory_fd, (flags & ~CLONE_UNTRACED).to_bytes(8, "little"), address)
