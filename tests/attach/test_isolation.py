@@ -81,6 +81,7 @@ def test_a_program_whose_supervisors_die_is_not_tried_for_ever(tmp_path: Path) -
     ):
         for _ in range(3):
             attachment.await_covered(one.pid)
+            time.sleep(0.3)  # looked at while it is covered, it keeps its count
             os.kill(supervisor_of(one.pid), signal.SIGKILL)
         with obedient() as (other, _):
             attachment.await_covered(other.pid)

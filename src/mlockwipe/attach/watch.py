@@ -166,9 +166,9 @@ class Watch:
         self._write_report()
 
     def _candidates(self) -> Iterator[Candidate]:
-        known = {pid for covering in (*self._coverings.values(), *self._closed) for pid in covering.trees}
+        known = dict(tree for one in (*self._coverings.values(), *self._closed) for tree in one.trees.items())
         settled = {}
-        failures: Counter[tuple[int, str]] = Counter()
+        failures = Counter({tree: self._failures[tree] for tree in known.items()})
         for pid, status, locked in holders(self._least):
             if pid in self._never or pid in known:
                 continue

@@ -175,7 +175,10 @@ class _Waits:
 
 
 def bound_waits() -> None:
-    """From now on waiting for one task raises Stuck after a while. Whoever calls this has blocked SIGCHLD."""
+    """From now on waiting for one task raises Stuck after a while. SIGCHLD, by which that is done, is blocked."""
+    from mlockwipe.linux import signals
+
+    signals.change_mask(signals.SIG_BLOCK, [signals.SIGCHLD])
     _Waits.are_bounded = True
 
 
