@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "lab": "carriers contract kernel linux locked verify_here",
     "pytest_plugin": "audit",
     "verify_here": "carriers contract",
-    "attach": "linux requirements supervisor",
+    "attach": "linux requirements supervisor tracing",
     "audit": "linux memory supervisor tracing",
     "containers": "linux memory",
     "status": "kernel linux requirements",

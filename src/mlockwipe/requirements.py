@@ -86,7 +86,7 @@ def ptrace_scope() -> str | None:
     """What Yama lets trace: '0' one's own processes, '1' descendants, '2' with CAP_SYS_PTRACE only, '3' nothing; None
     without Yama (Documentation/admin-guide/LSM/Yama.rst)."""
     try:
-        return read_file("/proc/sys/kernel/yama/ptrace_scope").decode().strip()
+        return read_file("sys/kernel/yama/ptrace_scope").decode().strip()
     except FileNotFoundError:
         return None
 
@@ -117,10 +117,10 @@ def supervisor_above(pid: int) -> int | None:
     process belongs, and all that it starts is under a filter that it is not under itself.
     """
     try:
-        status = read_file(f"/proc/{pid}/status")
+        status = read_file(f"{pid}/status")
         filters, user = int(_field(status, b"Seccomp_filters")), _user(status)
         while filters and (pid := int(_field(status, b"PPid"))):
-            status = read_file(f"/proc/{pid}/status")
+            status = read_file(f"{pid}/status")
             if (
                 _field(status, b"Name") == SUPERVISOR.encode()
                 and _user(status) in (b"0", user)
@@ -142,12 +142,12 @@ def _field(status: bytes, name: bytes) -> bytes:
 
 def has_capability(number: int) -> bool:
     """Whether this process has a capability in effect."""
-    return int(_field(read_file("/proc/self/status"), b"CapEff"), 16) >> number & 1 != 0
+    return int(_field(read_file("self/status"), b"CapEff"), 16) >> number & 1 != 0
 
 
 def has_no_new_privileges() -> bool:
     """Whether this process, and so all that it starts, may gain no privileges by an exec."""
-    return _field(read_file("/proc/self/status"), b"NoNewPrivs") == b"1"
+    return _field(read_file("self/status"), b"NoNewPrivs") == b"1"
 
 
 def why_no_filter(error: OSError) -> str:

@@ -116,8 +116,7 @@ def add(tracees: Tracees, pid: int, *, keeper: bool = False) -> Task:
     task.space.stack_top = procfs.stack_top(pid)
     tracees.add(task)
     if keeper:
-        task.space.hold(Keeper.create(pid, procfs.Status(pid), None), tracees.journal)
-        tracees.keep(task.space)
+        tracees.keep(task.space, Keeper.create(pid, procfs.Status(pid), None))
     return task
 
 
@@ -358,7 +357,7 @@ def test_a_newborn_that_can_not_be_welcomed_goes_on_as_its_maker_does(
     policy.refuse = "welcome"
     with birth_of(birth, tracees) as (maker, newborn, event):
         tracees.on_stop(event)
-        assert policy.of("not_protected") == [(maker.tid, REFUSED)]
+        assert policy.of("not_protected") == [(int(procfs.status_field(newborn, "Tgid")), REFUSED)]
         for tid in (maker.tid, newborn):
             assert tid in tracees.tasks
             assert procfs.stat_fields(tid)[0] != "t" or wait.look_for_stop(tid) is not None

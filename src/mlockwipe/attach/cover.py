@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Attach to programs that run, stay until they are gone or somebody asks to end, and leave them as they were."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlockwipe.attach.policy import Policy
 from mlockwipe.attach.watch import Watch
 from mlockwipe.linux import prctl
+from mlockwipe.linux.read_file import proc_directory
 from mlockwipe.messages import tell
 from mlockwipe.report_file import ReportFile
 from mlockwipe.requirements import check_machine
@@ -43,19 +45,10 @@ def cover(options: AttachOptions) -> int:
         if verbosity <= options.verbosity:
             tell(text)
 
-    prctl.set_name(b"mlockwipe-super")
     prctl.set_undumpable()
-    attached = Attached(report, say, all_memory=options.all_memory)
-    refused = []
-    for pid in options.pids:
-        try:
-            attached.attach(pid)
-        except NotAttached as error:
-            refused.append(f"process {pid} {error}")
-            report.counts.not_protected(str(pid), str(error))
-            say(0, refused[-1])
-    watch = None if options.pids else Watch(attached, options.least, policy, say).look
-    ended = attached.run(watch)
+    proc_directory()  # now, before anybody can mount anything over it
+    refused: list[str] = []
+    ended = _cover_named(options, report, say, refused) if options.pids else _watch(options, policy, report, say)
     if not ended:
         say(0, "detached: the programs go on without cover")
     say(1, report.summary())
@@ -68,3 +61,23 @@ def cover(options: AttachOptions) -> int:
             tell(text)
         return _FAILED
     return 0
+
+
+def _cover_named(options: AttachOptions, report: Report, say: Callable[[int, str], None], refused: list[str]) -> bool:
+    """Whether all have ended. `refused`: gets why one could not be attached to."""
+    prctl.set_name(b"mlockwipe-super")
+    attached = Attached(report, say, all_memory=options.all_memory)
+    for pid in options.pids:
+        try:
+            attached.attach(pid)
+        except NotAttached as error:
+            refused.append(f"process {pid} {error}")
+            report.counts.not_protected(str(pid), str(error))
+            say(0, refused[-1])
+    return attached.run()
+
+
+def _watch(options: AttachOptions, policy: Policy, report: Report, say: Callable[[int, str], None]) -> bool:
+    prctl.set_name(b"mlockwipe-watch")
+    Watch(report, options.least, policy, say, verbosity=options.verbosity, all_memory=options.all_memory).run()
+    return False

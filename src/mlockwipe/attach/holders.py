@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mlockwipe.attach.policy import Process
 from mlockwipe.linux import procfs
+from mlockwipe.linux.read_file import in_proc, names_in_proc, proc_directory
 
 _UNITS = (".service", ".scope")
 
@@ -17,7 +18,7 @@ def holders(least: int) -> Iterator[tuple[int, procfs.Status, int]]:
     Left out are those of other users, unless we are root, and those that are traced, keepers among them.
     """
     own = os.geteuid()
-    for name in os.listdir("/proc"):
+    for name in names_in_proc("."):
         if not name.isdigit():
             continue
         try:
@@ -38,12 +39,14 @@ def describe(pid: int, status: procfs.Status, locked: int) -> Process:
         user = pwd.getpwuid(uid).pw_name
     except KeyError:
         user = str(uid)
-    return Process(os.readlink(f"/proc/{pid}/exe").removesuffix(" (deleted)"), user, _unit(pid), locked)
+    return Process(
+        os.readlink(f"{pid}/exe", dir_fd=proc_directory()).removesuffix(" (deleted)"), user, _unit(pid), locked
+    )
 
 
 def _unit(pid: int) -> str:
     """The innermost systemd unit of a process, by its cgroup (proc(5)); empty without one."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+    with open(f"{pid}/cgroup", encoding="utf-8", errors="replace", opener=in_proc) as file:
         paths = [line.rstrip("\n").split(":", 2)[2] for line in file]
     for path in paths:
         for part in reversed(path.split("/")):

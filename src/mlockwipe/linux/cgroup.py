@@ -4,17 +4,19 @@
 import contextlib
 import os
 
+from mlockwipe.linux.read_file import in_proc
+
 
 def _groups(pid: int) -> dict[str, str]:
     """The group of a process in each hierarchy, by the controllers of that: '' is version 2."""
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"{pid}/cgroup", encoding="utf-8", errors="surrogateescape", opener=in_proc) as file:
         lines = (line.rstrip("\n").split(":", 2) for line in file)
         return {controllers: path for _, controllers, path in lines}
 
 
 def _directory(controllers: str, path: str) -> str | None:
     """Where a group is mounted."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+    with open("self/mountinfo", encoding="utf-8", errors="surrogateescape", opener=in_proc) as file:
         for line in file:
             fields, _, rest = line.rstrip("\n").partition(" - ")
             kind, _, options = rest.split(" ", 2)

@@ -6,6 +6,7 @@ import errno
 
 from mlockwipe.linux.arch import NATIVE
 from mlockwipe.linux.libc import fail, syscall
+from mlockwipe.linux.read_file import in_proc
 
 _SYS_KCMP = NATIVE.numbers["kcmp"]
 _KCMP_VM = 1
@@ -46,10 +47,10 @@ def same_by_core_filter(first: int, second: int) -> bool:
 
 
 def _core_filter(pid: int) -> int:
-    with open(f"/proc/{pid}/coredump_filter", encoding="ascii") as file:
+    with open(f"{pid}/coredump_filter", encoding="ascii", opener=in_proc) as file:
         return int(file.read() or "0", 16)  # nothing without memory
 
 
 def _set_core_filter(pid: int, value: int) -> None:
-    with open(f"/proc/{pid}/coredump_filter", "w", encoding="ascii") as file:
+    with open(f"{pid}/coredump_filter", "w", encoding="ascii", opener=in_proc) as file:
         file.write(hex(value))

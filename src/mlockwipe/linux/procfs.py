@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from mlockwipe.linux.arch import PAGE_SIZE
-from mlockwipe.linux.read_file import read_file
+from mlockwipe.linux.read_file import in_proc, names_in_proc, proc_directory, read_file
 
 
 class Vma:
@@ -224,7 +224,7 @@ def open_file(pid: int, name: str, flags: int = os.O_RDONLY) -> int:
 
     Raises PermissionError for an undumpable process, FileNotFoundError or ProcessLookupError for one that is gone.
     """
-    return os.open(f"/proc/{pid}/{name}", flags | os.O_CLOEXEC)
+    return in_proc(f"{pid}/{name}", flags)
 
 
 class Status:
@@ -232,7 +232,7 @@ class Status:
 
     def __init__(self, pid: int) -> None:
         """FileNotFoundError or ProcessLookupError without the process."""
-        self._text = b"\n" + read_file(f"/proc/{pid}/status")
+        self._text = b"\n" + read_file(f"{pid}/status")
 
     def __getitem__(self, field: str) -> str:
         """KeyError when this kernel has no such field."""
@@ -260,7 +260,7 @@ def status_field(pid: int, field: str) -> str:
 
 def stat_fields(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the third on (state first), whatever the name of the program holds."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+    with open(f"{pid}/stat", encoding="utf-8", errors="replace", opener=in_proc) as stat:
         return stat.read().rpartition(")")[2].split()
 
 
@@ -301,26 +301,31 @@ def heap_start(pid: int) -> int:
 def executable(pid: int) -> str:
     """The path of the program that a process executes, '?' when it is gone or does not let us see."""
     try:
-        return os.readlink(f"/proc/{pid}/exe")
+        return os.readlink(f"{pid}/exe", dir_fd=proc_directory())
     except OSError:
         return "?"
 
 
-def descriptors(pid: int) -> list[str]:
-    """What the descriptors of a process lead to. OSError where we may not look, or it is gone."""
-    found = []
-    for fd in os.listdir(f"/proc/{pid}/fd"):
+def descriptors(pid: int) -> dict[int, str]:
+    """What each descriptor of a process leads to. OSError where we may not look, or it is gone."""
+    found = {}
+    for fd in names_in_proc(f"{pid}/fd"):
         try:
-            found.append(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            found[int(fd)] = os.readlink(f"{pid}/fd/{fd}", dir_fd=proc_directory())
         except FileNotFoundError:  # closed meanwhile
             continue
     return found
 
 
+def has_threads(pid: int) -> bool:
+    """Whether a process has more tasks than its first."""
+    return os.stat(f"{pid}/task", dir_fd=proc_directory()).st_nlink > 3
+
+
 def tasks(pid: int) -> list[int]:
     """The tids of a process, in no order; empty when it is gone."""
     try:
-        return [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        return [int(name) for name in names_in_proc(f"{pid}/task")]
     except (FileNotFoundError, ProcessLookupError):
         return []
 
@@ -330,14 +335,11 @@ def children(pid: int, tid: int | None = None) -> list[int]:
 
     FileNotFoundError also where the kernel does not tell (CONFIG_PROC_CHILDREN).
     """
-    fd = os.open(f"/proc/{pid}/task/{tid or pid}/children", os.O_RDONLY)
-    try:
-        return [int(child) for child in read_all(fd).split()]
-    finally:
-        os.close(fd)
+    with open(f"{pid}/task/{tid or pid}/children", encoding="ascii", opener=in_proc) as file:
+        return [int(child) for child in file.read().split()]
 
 
 def sysctl(name: str) -> str:
     """The value of /proc/sys/NAME."""
-    with open(f"/proc/sys/{name}", encoding="ascii") as file:
+    with open(f"sys/{name}", encoding="ascii", opener=in_proc) as file:
         return file.read().strip()

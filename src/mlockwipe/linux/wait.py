@@ -8,7 +8,11 @@ if nobody has waited for that stop.
 Source: ptrace(2), include/uapi/linux/{wait,ptrace}.h, Linux 6.18.
 """
 
+import errno
 import os
+from time import monotonic
+
+from mlockwipe.linux import procfs
 
 TYPE_CHECKING = False  # typing takes longer to import than the rest of this file
 if TYPE_CHECKING:
@@ -151,6 +155,69 @@ def _decode_stop(found: os.waitid_result) -> Stop:
     return SyscallStop(tid) if number == _SYSCALL else SignalStop(tid, number)
 
 
+# How long a task may take to stop, in seconds without any time on a CPU, by its state. One of a frozen control group
+# sleeps (S), in version 1 of them uninterruptibly (D); so does one whose call waits for somebody else.
+SLEEPING = 1.0
+_UNINTERRUPTIBLE = 5.0
+_RUNNABLE = 10.0
+_LONGEST = 60.0  # whatever its state is
+_LOOKS_APART = 0.1
+_SIGCHLD = 17
+
+
+class Stuck(TimeoutError):
+    """A task did not stop in time; it may do so later."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            errno.ETIMEDOUT, "one of its tasks does not stop: it is frozen, or waits for something itself"
+        )
+
+
+class _Waits:
+    are_bounded = False
+
+
+def bound_waits() -> None:
+    """From now on waiting for one task raises Stuck after a while. SIGCHLD, by which that is done, is blocked."""
+    from mlockwipe.linux import signals
+
+    signals.change_mask(signals.SIG_BLOCK, [signals.SIGCHLD])
+    _Waits.are_bounded = True
+
+
+class _Patience:
+    """With one task."""
+
+    def __init__(self, tid: int, sleeping: float) -> None:
+        self._tid = tid
+        self._sleeping = sleeping
+        self._began = self._worked = monotonic()
+        self._due = self._began + _LOOKS_APART
+        self._time = ""
+
+    def sleep(self) -> None:
+        """Until a child has something to tell, or it is time to look again. Stuck when it is over.
+
+        The signal that this takes is missed by nobody: who sleeps for it looks at all children before.
+        """
+        import signal  # the start of `mlockwipe run` does without
+
+        signal.sigtimedwait((_SIGCHLD,), max(0.0, self._due - monotonic()))
+        if (now := monotonic()) < self._due:
+            return
+        self._due = now + _LOOKS_APART
+        try:
+            fields = procfs.stat_fields(self._tid)
+        except (FileNotFoundError, ProcessLookupError):
+            return
+        if (time := " ".join(fields[11:13])) != self._time:
+            self._time, self._worked = time, now
+        patience = self._sleeping if fields[0] in "STt" else _UNINTERRUPTIBLE if fields[0] == "D" else _RUNNABLE
+        if now - self._worked >= patience or now - self._began >= _LONGEST:
+            raise Stuck
+
+
 _put_off: set[int] = set()  # whose ends are not to be reported yet
 _others: "Callable[[], Iterable[int]]" = tuple  # whose ends are
 _taken_too_soon: list[Stop] = []  # execs that were waited for in place of a stop of the task that had the tid before
@@ -227,16 +294,21 @@ def is_still(tid: int) -> bool:
         return True
 
 
-def await_stop(tid: int) -> Stop:
+def await_stop(tid: int, sleeping: float = SLEEPING) -> Stop:
     """Wait for the next stop of a traced task. TaskGone when it is dead, or another thread has got its tid by exec.
 
-    Either is left to be waited for.
+    Either is left to be waited for. Stuck when it takes too long, if waits are bounded. `sleeping`: what is too long
+    for a task that does nothing meanwhile.
     """
     taken = None
+    patience: _Patience | None = None
+    options = _LOOK_AT_ALL | os.WNOHANG if _Waits.are_bounded else _LOOK_AT_ALL
     try:
         while taken is None:  # it may be killed between the two
-            found = os.waitid(os.P_PID, tid, _LOOK | os.WEXITED)
-            if found is None or found.si_code in _ENDS or found.si_status == _EXEC:
+            while (found := os.waitid(os.P_PID, tid, options)) is None:
+                patience = patience or _Patience(tid, sleeping)
+                patience.sleep()
+            if found.si_code in _ENDS or found.si_status == _EXEC:
                 raise TaskGone(tid)
             taken = os.waitid(os.P_PID, tid, os.WSTOPPED | WALL | os.WNOHANG)
     except ChildProcessError:
@@ -254,6 +326,19 @@ def take(tid: int) -> None:
         os.waitid(os.P_PID, tid, os.WSTOPPED | os.WNOHANG | WALL)
     except ChildProcessError:
         return  # it is gone
+
+
+def await_end(tid: int) -> bool:
+    """Wait for the end of a task that was killed, and reap it: False if it has stopped instead. Stuck as above."""
+    patience: _Patience | None = None
+    options = os.WEXITED | os.WSTOPPED | WALL | (os.WNOHANG if _Waits.are_bounded else 0)
+    try:
+        while (found := os.waitid(os.P_PID, tid, options)) is None:
+            patience = patience or _Patience(tid, SLEEPING)
+            patience.sleep()
+    except ChildProcessError:
+        return True
+    return found.si_code in _ENDS
 
 
 def reap(tid: int) -> None:

@@ -102,7 +102,7 @@ class CallUnderWay:
         self.saved: Saved | in_flight.Aside | None = None
         self.lifted: Lifted | None = None
         self.wiped_pages = 0
-        self.failure: OSError | None = None
+        self.failure: Exception | None = None
 
     def __bool__(self) -> bool:
         """Whether its return has to be looked at, for what was done at its entry."""
@@ -280,7 +280,7 @@ class AddressSpace:
         if parts and (held := self.held) is not None:
             try:
                 self._wipe_at_entry(held, under_way, parts, save_area, stop_others)
-            except OSError as error:
+            except Exception as error:  # of any kind: what was saved may have to be brought back
                 under_way.failure = error
         under_way.change = at_entry(self.sensitive, call, spans)
         self.sensitive.apply(under_way.change)

@@ -18,6 +18,7 @@ from mlockwipe.linux.mman import (
     MAP_LOCKED,
     MREMAP_FIXED,
 )
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.linux.userfaultfd import MOVE, MOVE_ARGUMENT
 from mlockwipe.memory.filters import RELEASING_ADVICE
 from mlockwipe.memory.ranges import Range
@@ -174,7 +175,9 @@ def refuses_locked(call: Call) -> bool:
 
 def _released_by_mremap(arguments: tuple[int, ...], mapped: Mapped) -> list[Range]:
     old, old_length, new_length, flags, new = arguments[:5]
-    found = []
+    found: list[Range] = []
+    if old % PAGE_SIZE:
+        return found
     if page_up(new_length) < page_up(old_length):
         found += _pages(old + page_up(new_length), page_up(old_length) - page_up(new_length))
     if flags & MREMAP_FIXED:
@@ -194,7 +197,7 @@ def _names(pidfd: int, tid: int, tids: Container[int]) -> bool:
         return True  # PIDFD_SELF and PIDFD_SELF_THREAD (Linux 6.14)
     with (
         suppress(OSError, ValueError),
-        open(f"/proc/{tid}/fdinfo/{pidfd}", encoding="utf-8", errors="replace") as info,
+        open(f"{tid}/fdinfo/{pidfd}", encoding="utf-8", errors="replace", opener=in_proc) as info,
     ):
         return any(line.startswith("Pid:") and int(line[4:]) in tids for line in info)
     return False

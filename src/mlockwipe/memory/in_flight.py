@@ -12,7 +12,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from mlockwipe.linux import io_uring, procfs, userfaultfd
 from mlockwipe.linux.arch import PAGE_SIZE, TASK_SIZE
@@ -29,6 +29,7 @@ from mlockwipe.linux.mman import (
     PROT_READ,
     PROT_WRITE,
 )
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.filters import OWN_MLOCK2
 from mlockwipe.memory.keeper import Keeper, checked_result
@@ -290,28 +291,26 @@ def call_in(keeper: Keeper, name: str, *arguments: int) -> int:
 
 def has_ring(tid: int) -> bool:
     """Whether a process has an io_uring among its descriptors."""
-    return any(link == RING for _, link in _descriptors(tid))
+    return RING in _descriptors(tid).values()
 
 
 def has_direct_file(tid: int) -> bool:
     """Whether a process has a file open that it reads or writes without the page cache."""
-    for name, link in _descriptors(tid):
+    for fd, link in _descriptors(tid).items():
         if link.startswith("/") and not link.startswith("/dev/pts/"):
             with (
                 contextlib.suppress(OSError),
-                open(f"/proc/{tid}/fdinfo/{name}", encoding="utf-8", errors="replace") as info,
+                open(f"{tid}/fdinfo/{fd}", encoding="utf-8", errors="replace", opener=in_proc) as info,
             ):
                 if any(line.startswith("flags:") and int(line[6:], 8) & os.O_DIRECT for line in info):
                     return True
     return False
 
 
-def _descriptors(tid: int) -> Iterator[tuple[str, str]]:
-    directory = f"/proc/{tid}/fd"
+def _descriptors(tid: int) -> dict[int, str]:
     with contextlib.suppress(OSError):  # it is dying, or the kernel does not let us look
-        for name in os.listdir(directory):
-            with contextlib.suppress(OSError):
-                yield name, os.readlink(f"{directory}/{name}")
+        return procfs.descriptors(tid)
+    return {}
 
 
 # Where the pages do not tell: before Linux 6.8, of private mappings of files, and without a worker

@@ -6,6 +6,7 @@ stop a call. Its registers and signal mask come back exactly as they were, and w
 a call that was interrupted by the stop is restarted by the kernel itself.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -17,16 +18,19 @@ from mlockwipe.linux.mman import CLONE_VM
 from mlockwipe.linux.wait import (
     EVENT_CLONE,
     EVENT_EXIT,
+    SLEEPING,
     EventStop,
     GroupStop,
     SignalStop,
     Stop,
+    Stuck,
     TaskGone,
     TrapStop,
     await_stop,
 )
 
 _SIGTRAP = 5
+BRIEFLY = 0.3  # seconds
 # Those that a faulty instruction raises. Blocked as they are meanwhile, nobody else can bring them.
 _FAULTS = frozenset((4, 7, 11))  # SIGILL, SIGBUS, SIGSEGV
 _ALL_SIGNALS = (1 << 64) - 1
@@ -35,21 +39,32 @@ _ALL_SIGNALS = (1 << 64) - 1
 MASK = _ALL_SIGNALS & ~signals.as_bits((_SIGTRAP, signals.SIGKILL, signals.SIGSTOP))
 
 
+unfinished: "dict[int, Injection]" = {}  # of tasks that were stuck, and could not be left as they were yet
+
+
 class Injection:
     """`with Injection(tid, abi, instruction) as task: task.call("munmap", address, length)`
 
     The task is in a stop on its way to user space (not at the entry of a call). `instruction` is the address of a
     system-call instruction; `another` looks for one, should the program have unmapped that. While it lasts, the task
-    takes no signals; one that can't be blocked is put off.
+    takes no signals; one that can't be blocked is put off. `is_ours`: a helper, which is killed when it is stuck.
     """
 
     def __init__(
-        self, tid: int, abi: Abi, instruction: int, another: Callable[[], int | None] = lambda: None
+        self,
+        tid: int,
+        abi: Abi,
+        instruction: int,
+        another: Callable[[], int | None] = lambda: None,
+        *,
+        is_ours: bool = False,
     ) -> None:
         self.tid = tid
         self.abi = abi
         self.instruction = instruction
         self._another = another
+        self._is_ours = is_ours
+        self.patience = SLEEPING
         self._deferred: list[int] = []
         self._group_stopped = False
         self._cloned = 0
@@ -79,6 +94,42 @@ class Injection:
         except ProcessLookupError:
             if kind is None:
                 raise TaskGone(self.tid) from None
+            if kind is Stuck and not self._is_ours:
+                unfinished[self.tid] = self
+
+    def _take_back(self) -> None:
+        """Stop a task that does not get on: one of a frozen control group stops, though it executes nothing.
+
+        One of our own must not go on later, and is killed.
+        """
+        with contextlib.suppress(Stuck, TaskGone, ProcessLookupError):
+            if self._is_ours:
+                os.kill(self.tid, signals.SIGKILL)
+            else:
+                ptrace.interrupt(self.tid)
+            if self._trap_is_to_come(await_stop(self.tid, BRIEFLY)):
+                ptrace.cont(self.tid)
+                await_stop(self.tid, BRIEFLY)
+
+    def _trap_is_to_come(self, stop: Stop) -> bool:
+        """Whether the signal of the step is pending: it comes after the stop that was asked for, as the next one."""
+        pending = int(procfs.status_field(self.tid, "SigPnd"), 16)
+        return not _is_trap(stop) and bool(pending & signals.as_bits((_SIGTRAP,)))
+
+    def finish(self, stop: Stop) -> Stop | None:
+        """At the next stop of a task that was stuck: the stop that it is in then. None: it has gone on to another."""
+        if isinstance(stop, EventStop) and stop.event == EVENT_CLONE:  # of a helper, which nobody waits for any more
+            ptrace.interrupt(self.tid)
+            ptrace.cont(self.tid)
+            return None
+        if self._trap_is_to_come(stop):
+            ptrace.cont(self.tid)
+            return None
+        del unfinished[self.tid]
+        if isinstance(stop, EventStop):
+            return stop
+        self.__exit__(None, None, None)
+        return TrapStop(self.tid) if _is_trap(stop) else stop
 
     def _leave_restartable_sequence(self) -> None:
         """Within a restartable sequence (rseq(2)), go on at its abort handler, as after any switch of tasks.
@@ -128,7 +179,11 @@ class Injection:
         self._load(name, arguments)
         ptrace.single_step(self.tid)
         while True:
-            stop = await_stop(self.tid)
+            try:
+                stop = await_stop(self.tid, self.patience)
+            except Stuck:
+                self._take_back()
+                raise
             registers = ptrace.get_registers(self.tid)
             if _is_trap(stop):
                 if registers.executed_at() == self.instruction:

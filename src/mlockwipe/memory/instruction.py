@@ -11,6 +11,7 @@ import struct
 
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import PAGE_SIZE, Abi
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.proc_files import Files
 
@@ -76,7 +77,7 @@ def _in_vdso(tid: int, abi: Abi) -> list[int]:
         return []
     offset = _vdso_offsets.get(abi.audit_arch)
     if offset is None:
-        with contextlib.suppress(OSError), open(f"/proc/{tid}/mem", "rb", buffering=0) as memory:
+        with contextlib.suppress(OSError), open(f"{tid}/mem", "rb", buffering=0, opener=in_proc) as memory:
             memory.seek(vdso)
             offset = memory.read(2 * PAGE_SIZE).find(abi.instruction)
             if offset >= 0:
@@ -86,7 +87,7 @@ def _in_vdso(tid: int, abi: Abi) -> list[int]:
 
 def _vdso(tid: int, word: int) -> int:
     """The address of the vdso, from the auxiliary vector; 0 without one."""
-    with contextlib.suppress(OSError), open(f"/proc/{tid}/auxv", "rb") as auxv:
+    with contextlib.suppress(OSError), open(f"{tid}/auxv", "rb", opener=in_proc) as auxv:
         for key, value in struct.iter_unpack("=2I" if word == 4 else "=2Q", auxv.read()):
             if key == _AT_SYSINFO_EHDR:
                 return int(value)

@@ -44,10 +44,10 @@ from mlockwipe.linux.mman import (
 )
 from mlockwipe.linux.prctl import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_NO_NEW_PRIVS
 from mlockwipe.linux.seccomp_filter import FLAG_TSYNC, SET_MODE_FILTER
-from mlockwipe.linux.wait import WALL, SyscallStop, TaskGone, await_stop
+from mlockwipe.linux.wait import WALL, Stuck, SyscallStop, TaskGone, await_end, await_stop
 from mlockwipe.memory import confinement, zeros
 from mlockwipe.memory.filters import OWN_PRCTL
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import BRIEFLY, Injection
 from mlockwipe.memory.inject_quietly import injection
 from mlockwipe.memory.instruction import another_instruction, system_call_instruction
 from mlockwipe.memory.proc_files import Files
@@ -148,7 +148,7 @@ class Keeper:
 
         limits.raise_limits(self.pid)
         cgroup.join_ours(self.pid)
-        with Injection(self.pid, self.abi, self.instruction) as task:
+        with Injection(self.pid, self.abi, self.instruction, is_ours=True) as task:
             task.call("close_range", 0, 0xFFFFFFFF, 0)
             task.call("setsid")
             with contextlib.ExitStack() as undumpable_again:
@@ -166,7 +166,8 @@ class Keeper:
                         add_filter(room)
                     worker, _ = task.clone(CLONE_PARENT | CLONE_FILES | CLONE_FS)
                     another = partial(another_instruction, self.files, self.abi)
-                    self.worker = Injection(worker, self.abi, self.instruction, another).__enter__()
+                    self.worker = Injection(worker, self.abi, self.instruction, another, is_ours=True).__enter__()
+                    self.worker.patience = BRIEFLY  # its calls wait for nobody
                     ptrace.set_options(worker, ptrace.O_EXITKILL | ptrace.O_TRACESECCOMP)
                     self._confine(self.worker, confinement.worker(self._zero_fd), room)
                     self._confine(task, confinement.KEEPER, room)
@@ -323,7 +324,7 @@ def _clone_orphan(program: Injection) -> int:
     try:
         try:
             _bring_here(middle)
-            with Injection(middle, program.abi, program.instruction) as between:
+            with Injection(middle, program.abi, program.instruction, is_ours=True) as between:
                 pid, _ = between.clone()  # inherits the CPU
         finally:
             end_task(middle)
@@ -341,15 +342,10 @@ def end_task(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
         ptrace.cont(pid)  # SIGKILL does not wake a task from its exit stop (Linux 6.1 and later)
-    while True:
-        try:
-            result = os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | WALL)
-        except ChildProcessError:
-            return
-        if result is None or result.si_code not in (os.CLD_TRAPPED, os.CLD_STOPPED):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            ptrace.cont(pid)
+    with contextlib.suppress(Stuck):  # frozen: it dies when it is thawed, and its end is seen by the tracer's loop
+        while not await_end(pid):
+            with contextlib.suppress(ProcessLookupError):
+                ptrace.cont(pid)
 
 
 def checked_result(result: int, attempted: str) -> int:

@@ -62,13 +62,9 @@ def _set_protection(fd: int, start: int, end: int, *, protect: bool) -> None:
 
 
 def _userfaultfds(tid: int) -> list[int]:
-    found = []
     with suppress(OSError):
-        for fd in os.listdir(f"/proc/{tid}/fd"):
-            with suppress(OSError):
-                if os.readlink(f"/proc/{tid}/fd/{fd}") == "anon_inode:[userfaultfd]":
-                    found.append(int(fd))
-    return found
+        return [fd for fd, link in procfs.descriptors(tid).items() if link == "anon_inode:[userfaultfd]"]
+    return []
 
 
 def moved_away(keeper: Keeper, runs: Iterable[Run]) -> list[Run]:

@@ -35,7 +35,7 @@ def check(pid: int, status: procfs.Status) -> None:
 def _supervises(pid: int) -> bool:
     """Whether a process that is named like one of ours does what only those do: any program may take the name."""
     try:
-        if any(name == "anon_inode:seccomp notify" for name in procfs.descriptors(pid)):
+        if any(name == "anon_inode:seccomp notify" for name in procfs.descriptors(pid).values()):
             return True  # of `run`
     except PermissionError:
         return True  # whoever may not look may not attach to it either

@@ -17,6 +17,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from mlockwipe.linux import limits, procfs, ptrace, signalfd, wait
 from mlockwipe.linux.arch import TASK_SIZE
@@ -30,19 +31,37 @@ from mlockwipe.memory.mappings import locked_ranges
 from mlockwipe.memory.ranges import Range, RangeSet
 from mlockwipe.supervisor.attachable import NotAttached, check, name_of, why_refused
 from mlockwipe.supervisor.report import Report
-from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy
+from mlockwipe.tracing.mercy import OPTIONS, AtOurMercy, at_our_mercy
 from mlockwipe.tracing.observer import Unobserved
 from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import seize_sharing
 from mlockwipe.tracing.task import FilterTwo, Task
 from mlockwipe.tracing.tracees import GONE, Tracees
+from mlockwipe.tracing.trouble import reason
 
-_PERIOD = 1.0  # seconds from one look at the machine to the next
+_PERIOD = 1.0  # seconds
 _QUIET = 20  # milliseconds
+_SOME_TIME = 5.0  # seconds until a process that was stuck is tried again
 _ATTEMPTS = 3  # to give an address space its keeper
 _SIBLINGS = 256  # that are looked at for one that shares its memory; more would take too long for each of thousands
 _AT_ONCE = 64  # events, before signals to this process are looked at
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Orders(Protocol):
+    """Where programs are named while others are traced."""
+
+    def fileno(self) -> int:
+        """Of what is readable when there is one."""
+
+    def take(self) -> bool:
+        """Carry out what there is. False: end."""
+
+    def none_left(self) -> None:
+        """No task is left that is or may be covered."""
+
+    def flush(self) -> None:
+        """The report may have grown."""
 
 
 class Attached:
@@ -62,12 +81,14 @@ class Attached:
         self._failures: Counter[AddressSpace] = Counter()  # in giving a keeper
         self._own_filters = int(procfs.status_field(os.getpid(), "Seccomp_filters"))
         self._said: set[str] = set()
+        self._stuck: dict[AddressSpace, float] = {}  # those whose tasks did not stop, and when to try again
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
-        watched = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
+        watched = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
         signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
         self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
+        wait.bound_waits()
         limits.raise_limits(os.getpid())  # each address space takes four descriptors
 
     # -- attaching ----------------------------------------------------------------------------------------------
@@ -118,35 +139,42 @@ class Attached:
 
     # -- the loop -----------------------------------------------------------------------------------------------
 
-    def run(self, look: Callable[[], None] | None = None) -> bool:
+    def run(self, orders: Orders | None = None) -> bool:
         """Until no task is left, or a signal asks to end, which makes it False. Then everything is let go of.
 
-        `look` is called every second, and then it does not end by itself.
+        With `orders` it does not end by itself.
         """
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
-        due = 0.0
+        if orders is not None:
+            poll.register(orders.fileno(), select.POLLIN)
         try:
             while True:
-                if look is not None and monotonic() >= due:
-                    look()
-                    due = monotonic() + _PERIOD
                 busy = self._handle_tasks()
-                if look is None and not self.any_left:
-                    return True
-                if not busy:
-                    poll.poll(self._patience(due if look is not None else None))
-                if any(info.signal != signal.SIGCHLD for info in signalfd.read_signals(self._signals)):
-                    return False
+                self._try_again()
+                patience = _PERIOD if self._stuck else self._unsettled
+                if orders is not None:
+                    orders.flush()
+                if not self.any_left:
+                    if orders is None:
+                        return True
+                    orders.none_left()
+                    patience = _PERIOD
+                ready = poll.poll(0 if busy else None if patience is None else patience * 1000)
+                for fd, _ in ready:
+                    if fd != self._signals:
+                        if orders is not None and not orders.take():
+                            return False
+                    elif any(info.signal != signal.SIGCHLD for info in signalfd.read_signals(fd)):
+                        return False
         finally:
             self._let_go()
 
-    def _patience(self, due: float | None) -> float | None:
-        """How long to wait for events, in milliseconds. `due`: the time of the next look at the machine."""
-        waits = [] if due is None else [max(0.0, due - monotonic())]
-        if self._unsettled is not None:
-            waits.append(self._unsettled)
-        return min(waits) * 1000 if waits else None
+    def _try_again(self) -> None:
+        now = monotonic()
+        for space in [space for space, due in self._stuck.items() if due <= now]:
+            del self._stuck[space]
+            self._ask_for_stop(space)
 
     def _let_go(self) -> None:
         """End the keepers. The programs are let go of by the kernel, when this process ends."""
@@ -186,12 +214,15 @@ class Attached:
 
     def on_stop(self, task: Task, stop: Stop) -> None:
         """Let a task go on from a stop on its way to user space, as the stop demands."""
+        if task.tid in at_our_mercy:
+            ptrace.set_options(task.tid, OPTIONS)
+            at_our_mercy.discard(task.tid)
         if isinstance(stop, SyscallStop):
             if task.space.is_unheld:
                 ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
             self._restarts.at_call(task)
             return
-        if task.space.is_unheld:
+        if task.space.is_unheld and task.space not in self._stuck:
             if isinstance(stop, SignalStop):
                 ptrace.interrupt(task.tid)  # this stop has used up the one that was asked for
             else:
@@ -226,11 +257,19 @@ class Attached:
                     ptrace.interrupt(task.tid)
                 return mercy.stop if mercy else stop
             self._can_not_protect(space, task.tgid, "its keeper was killed while it was made")
+        except wait.Stuck as error:
+            self._stuck[space] = monotonic() + _SOME_TIME
+            self._say_once(
+                f"process {task.tgid} ({_program(task.tgid)}) is not covered yet: {error.strerror}",
+                f"stuck {task.tgid}",
+            )
+            return mercy.stop if mercy else stop
         except OSError as error:
             self._can_not_protect(space, task.tgid, error.strerror or str(error))
+        except Exception as error:
+            self._can_not_protect(space, task.tgid, reason(error))
         else:
-            space.hold(keeper, self._journal)
-            self._tracees.keep(space)
+            self._tracees.keep(space, keeper)
             if space in self._first:
                 self._say_covered(space, task.tgid)
         self._first.discard(space)
@@ -319,6 +358,7 @@ class Attached:
 
     def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
         del self._failures[space]
+        self._stuck.pop(space, None)
         if space in self._first:
             self._first.discard(space)
             self._say(0, f"process {tgid} was gone before it was covered")

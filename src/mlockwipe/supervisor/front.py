@@ -12,7 +12,7 @@ import select
 
 from mlockwipe.errors import Refused
 from mlockwipe.linux import signalfd, signals
-from mlockwipe.linux.read_file import read_file
+from mlockwipe.linux.read_file import proc_directory, read_file
 from mlockwipe.memory.filters import filter_one
 from mlockwipe.requirements import NO_LIBSECCOMP, check_machine, supervisor_above
 from mlockwipe.supervisor import guardian, launch
@@ -55,6 +55,7 @@ def run(options: Options) -> int:
         raise Refused(NO_LIBSECCOMP) from None
     except OSError as error:
         raise Refused(f"no seccomp filter can be made ({error}): is the size of files limited (ulimit -f)?") from None
+    proc_directory()  # before the program can mount anything over it
     mask = signals.change_mask(signals.SIG_BLOCK, _CAUGHT)
     ours, theirs = Channel.pair()
     try:
@@ -234,6 +235,6 @@ def _killed_with_it() -> str | None:
 
 def _is_systemd(pid: int) -> bool:
     try:
-        return read_file(f"/proc/{pid}/comm") == b"systemd\n"
+        return read_file(f"{pid}/comm") == b"systemd\n"
     except OSError:
         return False

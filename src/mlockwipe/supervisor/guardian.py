@@ -9,6 +9,7 @@ the supervisor for the processes that had never locked anything and so were not 
 import os
 
 from mlockwipe.linux import prctl
+from mlockwipe.linux.read_file import names_in_proc, proc_directory
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.supervisor import launch, short_run
 from mlockwipe.supervisor.channel import Channel
@@ -62,7 +63,11 @@ def guard(options: Options, filter_one: bytes, signal_mask: set[int], front: Cha
     save_area.clear()
     from mlockwipe.supervisor.recovery import recover
 
-    pages = recover(journal, left.files)
+    pages = 0
+    try:
+        pages = recover(journal, left.files)
+    except Exception:  # those that have not locked anything yet go on all the same
+        tell_defect(front)
     end = journal.program_end()
     journal.clear()
     _take_over(options, left, front, front_pid, journal, save_area, pages, end)
@@ -141,12 +146,13 @@ def _take_over(
 
 def let_go_of_shell(*keep: int) -> None:
     """Give up what came from the shell: a pipe that the program closes must not stay open because of us."""
+    kept = {*keep, proc_directory()}
     null = os.open("/dev/null", os.O_RDWR)
     for fd in (0, 1, 2):
-        if fd not in keep:
+        if fd not in kept:
             os.dup2(null, fd)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2 and int(name) not in keep:
+    for name in names_in_proc("self/fd"):
+        if int(name) > 2 and int(name) not in kept:
             with suppress(OSError):  # the listing's own descriptor
                 os.close(int(name))
     os.chdir("/")

@@ -81,6 +81,7 @@ class Outside:
         self._burst = Burst()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         self._signals = signalfd.open_signalfd([signal.SIGCHLD])
+        wait.bound_waits()
         seccomp.wake_synchronously(request.listener)
         self._filtered = Filtered(
             request.listener,

@@ -10,9 +10,9 @@ from functools import partial
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import TASK_SIZE
 from mlockwipe.linux.page_batches import drain_page_batches
-from mlockwipe.linux.wait import await_stop
+from mlockwipe.linux.wait import await_stop, bound_waits
 from mlockwipe.memory import in_flight, wipe
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import Injection, unfinished
 from mlockwipe.memory.instruction import system_call_instruction
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import NAME, end_task
@@ -52,6 +52,7 @@ def recover(journal: Journal, files: dict[int, list[int]], tasks: Tasks = descen
     `files` has mem, pagemap and maps of the keepers that the supervisor had told of. One that is not in the journal
     was being made when the supervisor died; of its program everything anonymous is wiped.
     """
+    bound_waits()
     deadline = time.monotonic() + _PATIENCE
     quiet = 0
     while quiet < 2 and time.monotonic() < deadline:  # twice: between two signs of its death a task shows none
@@ -78,6 +79,7 @@ def recover(journal: Journal, files: dict[int, list[int]], tasks: Tasks = descen
                 pages += wipe.clear_by_writing(opened, [run for _, run in runs])
             opened.close()
         end_task(keeper)
+        unfinished.pop(keeper, None)
     return pages
 
 
@@ -144,5 +146,5 @@ def _is_keeper(pid: int, registered: Collection[int] = ()) -> bool:
 
 def _descriptors(pid: int) -> set[str]:
     with contextlib.suppress(PermissionError):  # of an undumpable program: it can't be known
-        return set(procfs.descriptors(pid))
+        return set(procfs.descriptors(pid).values())
     return set()

@@ -9,6 +9,7 @@ import os
 import select
 
 from mlockwipe.linux import signals
+from mlockwipe.linux.read_file import in_proc
 from mlockwipe.memory.journal import Journal
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.options import Options
@@ -75,7 +76,7 @@ def report(end: os.waitid_result, options: Options, front: Channel) -> None:
 def _children() -> list[int] | None:
     """Ours, those that have ended included; None where the kernel does not tell (CONFIG_PROC_CHILDREN)."""
     try:
-        with open("/proc/thread-self/children", "rb") as file:
+        with open("thread-self/children", "rb", opener=in_proc) as file:
             return [int(child) for child in file.read().split()]
     except FileNotFoundError:
         return None

@@ -57,6 +57,7 @@ class Supervisor:
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
         self._burst = Burst()
         self._signals = signalfd.open_signalfd(SIGNALS)
+        wait.bound_waits()
         limits.raise_limits(os.getpid())  # each address space takes four descriptors
         prctl.set_undumpable()
         seccomp.wake_synchronously(listener)

@@ -54,7 +54,7 @@ def _shares(tid: int, process: int) -> bool:
         if kcmp.same_address_space(tid, process):
             return True
         # The first thread of a process has no memory any more when it has ended before the others.
-        if os.stat(f"/proc/{process}/task").st_nlink > 3 and procfs.stat_fields(process)[0] == "Z":
+        if procfs.has_threads(process) and procfs.stat_fields(process)[0] == "Z":
             return any(kcmp.same_address_space(tid, other) for other in procfs.tasks(process))
     except OSError:  # it has ended, or the kernel does not tell
         pass

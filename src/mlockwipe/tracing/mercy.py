@@ -11,6 +11,9 @@ from mlockwipe.linux.wait import Stop, TaskGone, TrapStop, await_stop
 OPTIONS = ptrace.O_TRACESYSGOOD | ptrace.O_TRACEFORK | ptrace.O_TRACEVFORK | ptrace.O_TRACECLONE | ptrace.O_TRACEEXEC
 
 
+at_our_mercy: set[int] = set()  # still, because they were stuck when they were to stop
+
+
 class AtOurMercy:
     """For the time in which a stopped task executes calls for us: let it die with us.
 
@@ -40,7 +43,10 @@ class AtOurMercy:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(ProcessLookupError, TaskGone):
+            at_our_mercy.add(self._tid)
             ptrace.interrupt(self._tid)
-            ptrace.cont(self._tid)
+            with contextlib.suppress(ProcessLookupError):  # it is stuck in a call, and not stopped
+                ptrace.cont(self._tid)
             self.stop = await_stop(self._tid)
             ptrace.set_options(self._tid, OPTIONS)
+        at_our_mercy.discard(self._tid)

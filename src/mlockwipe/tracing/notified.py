@@ -79,12 +79,13 @@ class NotifiedCalls:
         except GONE:
             # killed meanwhile, or this is about a task of its process that was: if it still waits, it goes on
             seccomp.let_go_on(self._listener, notification)
-        except OSError as error:
+        except Exception as error:
             task = self._tracees.tasks.get(notification.tid)
-            reason = f"the kernel refuses what that needs: {error.strerror or error}"
-            self._tracees.policy.not_protected(task.tgid if task else notification.tid, reason)
-            call = decode(notification.audit_arch, notification.number, notification.arguments, -1)
-            self._let_go_on_unprotected(notification, call)
+            self._tracees.failed(task.tgid if task else notification.tid, error)
+            try:
+                self._let_go_on_unprotected(notification)
+            except KeyError:  # of what it asks for nothing is known
+                seccomp.let_go_on(self._listener, notification)
 
     def _answer(self, notification: seccomp.Notification) -> None:
         tid = notification.tid
@@ -107,14 +108,16 @@ class NotifiedCalls:
                 return  # it was killed, and the tid may be another's by now
         refused = task is not None and task.filter_two is FilterTwo.REFUSED
         if task is None or task.space.is_unprotected or (refused and (self._strict or task.space.is_unheld)):
-            self._let_go_on_unprotected(notification, call)
+            self._let_go_on_unprotected(notification)
         elif task.space.is_unheld or task.lacks_filter:
             self._prepare(notification, task)  # the call is restarted, and notified again
         else:
             self._let_go_on(notification, task, call)
 
-    def _let_go_on_unprotected(self, notification: seccomp.Notification, call: Call) -> None:
-        if self._strict and _locks_or_maps(call):
+    def _let_go_on_unprotected(self, notification: seccomp.Notification) -> None:
+        if self._strict and _locks_or_maps(
+            decode(notification.audit_arch, notification.number, notification.arguments, -1)
+        ):
             seccomp.refuse(self._listener, notification, errno.EPERM)
         else:
             seccomp.let_go_on(self._listener, notification)
@@ -177,6 +180,13 @@ class NotifiedCalls:
             self._protection.add_filter(task)
         except TaskGone:
             pass  # if that was a helper task of ours, the next notification tries again
+        except Exception as error:
+            # It is not tried again: the call that begins anew would end here as well.
+            self._tracees.failed(task.tgid, error)
+            if task.space.is_unheld:
+                task.space.leave_unprotected(self._tracees.journal)
+            else:
+                task.filter_two = FilterTwo.REFUSED
         tasks = self._tracees.tasks
         for other in task.space.tids:
             # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
@@ -184,7 +194,7 @@ class NotifiedCalls:
                 if self._protection.can_get_filter(tasks[other]):
                     ptrace.interrupt(other)
         try:
-            self._tracees.policy.on_stop(task, stop)  # which lets the task go on
+            self._tracees.on_stop(stop)  # which lets the task go on
         finally:
             if new:
                 self._protection.entrust(task)  # soon enough: the call that locks comes to us once more

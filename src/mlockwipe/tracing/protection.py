@@ -60,8 +60,7 @@ class Protection:
             return
         if needs_filter:
             self._has_got_filter(task, whole_process=keeper.whole_process)
-        held = space.hold(keeper, self._tracees.journal)
-        self._tracees.keep(space)
+        held = self._tracees.keep(space, keeper)
         if any(self._tracees.tasks[tid].filter_two is FilterTwo.REFUSED for tid in space.tids):
             for start, end in held.mappings.locked():  # by a thread that was left out
                 space.sensitive.ranges.add(start, end)

@@ -24,17 +24,19 @@ from mlockwipe.linux.wait import (
     TaskGone,
     UntracedStop,
 )
-from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.address_space import AddressSpace, Family, Held
 from mlockwipe.memory.in_flight import PATIENCE
+from mlockwipe.memory.inject import unfinished
 from mlockwipe.memory.journal import Journal
-from mlockwipe.memory.keeper import end_task
+from mlockwipe.memory.keeper import Keeper, end_task
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.kin import sharing
 from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
 from mlockwipe.tracing.observer import Observer
 from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import Seized
-from mlockwipe.tracing.task import FilterTwo, Task
+from mlockwipe.tracing.task import FilterTwo, Task, TaskState
+from mlockwipe.tracing.trouble import reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,21 +122,34 @@ class Tracees:
         tasks = self.tasks
         return lambda pid: pid in known or (pid in tasks and not tasks[pid].space.is_unprotected)
 
-    def keep(self, space: AddressSpace) -> None:
+    def keep(self, space: AddressSpace, keeper: Keeper) -> Held:
         """An address space has got its keeper."""
-        assert space.held is not None
-        self.keepers[space.held.keeper.pid] = space
+        try:
+            held = space.hold(keeper, self.journal)
+        except Exception:
+            keeper.let_go()
+            raise
+        self.keepers[keeper.pid] = space
+        return held
 
     def _forget(self, tid: int) -> Task | None:
         task = self.tasks.pop(tid, None)
         self._put_off.pop(tid, None)
+        unfinished.pop(tid, None)
         if task is not None:
             self.restarts.forget(tid)
             task.space.tids.discard(tid)
-            if task.under_way is not None:
-                task.space.abandon(task.under_way)
-                task.under_way = None
+            self._forget_call(task)
         return task
+
+    def _forget_call(self, task: Task) -> None:
+        """Nobody will look at the return of the call that a task is in."""
+        under_way, task.under_way = task.under_way, None
+        if task.state in (TaskState.NOTIFIED, TaskState.IN_CALL):
+            task.become(TaskState.RUNNING)
+        if under_way is not None:
+            with contextlib.suppress(Exception):
+                task.space.abandon(under_way)
 
     def _process_of(self, space: AddressSpace) -> int:
         """One process that uses it, 0 when there is none."""
@@ -149,11 +164,29 @@ class Tracees:
         if isinstance(found, End):
             stop = wait.look_for_stop()  # every stop comes before any end
             if stop is None:
-                self._on_end(found)
+                try:
+                    self._on_end(found)
+                except Exception as error:
+                    self.failed(found.tid, error)
+                    self._drop(found.tid)
                 return None if wait.is_put_off(found.tid) else found
             found = stop
         self.on_stop(found)
         return None
+
+    def failed(self, tgid: int, error: Exception) -> None:
+        """Something has gone wrong with one process: no reason to end, and all others with it."""
+        with contextlib.suppress(Exception):
+            self.policy.not_protected(tgid, reason(error))
+
+    def _drop(self, tid: int) -> None:
+        """Forget a task whose end could not be dealt with, and give back the memory that nobody uses any more."""
+        self._forget(tid)
+        self.keepers.pop(tid, None)
+        for keeper, space in [(keeper, space) for keeper, space in self.keepers.items() if not space.tids]:
+            del self.keepers[keeper]
+            with contextlib.suppress(Exception):
+                space.release(self.journal)
 
     def settle(self) -> float | None:
         """To be called when there are no more events, and again after so many seconds, should none come by then."""
@@ -191,9 +224,18 @@ class Tracees:
     def on_stop(self, stop: Stop) -> None:
         task = self.tasks.get(stop.tid)
         if task is None:
-            self._on_stop_of_other(stop)
+            try:
+                self._on_stop_of_other(stop)
+            except Exception as error:
+                self.failed(stop.tid, error)
+                _go_on(stop)
             return
         try:
+            if unfinished and (injection := unfinished.get(stop.tid)) is not None:
+                found = injection.finish(stop)
+                if found is None:
+                    return
+                stop = found
             if not isinstance(stop, EventStop):
                 self.policy.on_stop(task, stop)
                 return
@@ -209,9 +251,10 @@ class Tracees:
         except GONE:
             # killed in the stop: its end is reported like any other; or another task was, that this was about
             _go_on(stop)
-        except OSError as error:
-            # Something of one process can't be done: no reason to end, and all others with it.
-            self.policy.not_protected(task.tgid, f"the kernel refuses what that needs: {error.strerror or error}")
+        except Exception as error:
+            self.failed(task.tgid, error)
+            _bring_back(task)
+            self._forget_call(task)
             _go_on(stop)
 
     def _on_stop_of_other(self, stop: Stop) -> None:
@@ -241,18 +284,25 @@ class Tracees:
         if child in self.tasks:
             return
         if self._newborn.pop(child, None) is None:
-            wait.await_stop(child)
+            try:
+                wait.await_stop(child)
+            except wait.Stuck:
+                return  # it is frozen, and will be a newborn that was lost, once it stops
         try:
             tgid = int(procfs.status_field(child, "Tgid"))
             space = maker.space
             if tgid != maker.tgid and not share_memory(child, maker, event):
                 space = space.forked(self.policy.sensitive(space, maker.tid))
-        except OSError as error:
-            if not isinstance(error, GONE):
-                self.policy.unknown(child)
+                self.policy.forked(maker.space, space, tgid)
+        except GONE:
             raise
-        if space is not maker.space:
-            self.policy.forked(maker.space, space, tgid)
+        except OSError:
+            self.policy.unknown(child)
+            raise
+        except Exception as error:
+            # As a thread of its maker it is not protected, but no memory that it may use is wiped before it is gone.
+            self.failed(child, error)
+            tgid, space = child, maker.space
         self._welcome(Task(child, tgid, space, maker.filter_two), maker.space)
 
     def _adopt_lost(self) -> None:
@@ -263,7 +313,7 @@ class Tracees:
         """
         known = {task.tgid for task in self.tasks.values()}
         for child, since in list(self._newborn.items()):
-            with contextlib.suppress(*GONE):
+            try:
                 status = procfs.Status(child)
                 tgid = int(status["Tgid"])
                 if {tgid, int(status["PPid"])} & known and monotonic() - since < _SOON:
@@ -272,10 +322,21 @@ class Tracees:
                 if is_helper(child):
                     end_task(child)  # of a keeper that was being made when its program was killed
                     continue
-                space = self._shared_by(child) or orphan(
-                    child, self.keepers.values(), self._ended, self.policy.sensitive
-                )
+                try:
+                    space = self._shared_by(child) or orphan(
+                        child, self.keepers.values(), self._ended, self.policy.sensitive
+                    )
+                except GONE:
+                    raise
+                except Exception as error:
+                    self.failed(tgid, error)
+                    space = AddressSpace()
+                    space.leave_unprotected(self.journal)
                 self._welcome(Task(child, tgid, space, self.policy.birth_filter), None)
+            except GONE:
+                pass
+            except Exception as error:
+                self.failed(child, error)
 
     def _shared_by(self, child: int) -> AddressSpace | None:
         """The address space that a task shares, as a child of clone(CLONE_VM) does; None for one of its own."""
@@ -289,6 +350,10 @@ class Tracees:
         self.add(task)
         try:
             self.policy.welcome(task, parent)
+        except GONE:
+            raise
+        except Exception as error:
+            self.failed(task.tgid, error)
         finally:
             ptrace.cont(task.tid)
 
@@ -370,14 +435,18 @@ class Tracees:
 
         What I/O still refers to has to wait, and so has whoever waits for the end of `tid`, for a while.
         """
-        self.observer.ended(space, cause)
         self._awaiting_io.pop(space, None)
         keeper = space.held.keeper.pid if space.held else None
         waiting = _Wait(tgid, cause, tid)
         # Of a dead one without a keeper the kernel tells nothing any more.
         known = space.sensitive.ranges
-        with contextlib.suppress(OSError):
+        try:
+            self.observer.ended(space, cause)
             known = known if keeper is None else self.policy.sensitive(space, keeper)
+        except OSError:
+            pass
+        except Exception as error:
+            self.failed(tgid, error)
         if not self._wipe(space, known, waiting):
             self._give_back(space, waiting)
             return
@@ -391,18 +460,24 @@ class Tracees:
         try:
             waiting.pages += space.wipe(ranges, self.journal, patient=not waiting.is_over)
         except OSError as error:
-            reason = f"pages released by {waiting.cause} could not be wiped: {error.strerror or error}"
-            self.policy.not_protected(waiting.tgid, reason)
+            self.policy.not_protected(
+                waiting.tgid, f"pages released by {waiting.cause} could not be wiped: {error.strerror or error}"
+            )
+            return False
+        except Exception as error:
+            self.failed(waiting.tgid, error)
             return False
         return bool(space.in_flight)
 
     def _give_back(self, space: AddressSpace, waiting: "_Wait") -> None:
-        keeper = space.held.keeper.pid if space.held else None
-        space.release(self.journal)
-        if keeper is not None:
+        if space.held is not None:
+            keeper = space.held.keeper.pid
             self._ended.append((space.stack_top, space.family))
             del self.keepers[keeper]
             self._halted.discard(keeper)
+        else:
+            keeper = None
+        space.release(self.journal)
         self.policy.released(space, keeper, waiting.tgid, waiting.cause, waiting.pages)
 
     # -- I/O in flight ------------------------------------------------------------------------------------------
@@ -429,8 +504,9 @@ class Tracees:
                 self._report_end(waiting)
                 return 0
             elif waiting.is_over and wait.is_put_off(waiting.tid):
-                reason = "memory that it has released is wiped only when I/O that still refers to it is done"
-                self.policy.not_protected(waiting.tgid, reason)
+                self.policy.not_protected(
+                    waiting.tgid, "memory that it has released is wiped only when I/O that still refers to it is done"
+                )
                 self._report_end(waiting)
                 return 0
         return max(0.0, min((waiting.due for waiting in self._awaiting_io.values()), default=0.0) - monotonic())
@@ -469,6 +545,15 @@ class _Wait:
         """Wait the longer, the longer it takes."""
         now = monotonic()
         self.due = now + min(max((now - self._since) / 4, _MOST_OFTEN), _LEAST_OFTEN)
+
+
+def _bring_back(task: Task) -> None:
+    """The content that a task's call would have released, if it has failed."""
+    with contextlib.suppress(Exception):
+        if (under_way := task.under_way) is not None and under_way.saved is not None:
+            result = ptrace.get_registers(task.tid).result
+            if not under_way.call.succeeds(result):
+                under_way.saved.bring_back()
 
 
 def _go_on(stop: Stop) -> None:

@@ -11,6 +11,7 @@ from time import monotonic_ns, sleep
 from mlockwipe.linux import procfs, ptrace, wait
 from mlockwipe.linux.arch import NATIVE, PAGE_SIZE, TASK_SIZE
 from mlockwipe.linux.mman import CLONE_UNTRACED
+from mlockwipe.linux.wait import TaskGone
 from mlockwipe.memory.address_space import CallUnderWay
 from mlockwipe.memory.calls import Call, decode, read_memory
 from mlockwipe.memory.filters import MAKES_RING, OPENS_DIRECTLY
@@ -91,18 +92,22 @@ class TrappedCalls:
     def begin(self, task: Task, call: Call) -> CallUnderWay | None:
         """Wipe what a call will release; None when that can't be found out."""
         space = task.space
-        failure: OSError | None
+        failure: Exception | None
         try:
             spans = space.released(call, task.tid)
             self._tracees.observer.entered(task, call, given_up(call, spans))
             under_way = space.begin(call, spans, self._save_area, lambda: self._stop_others(task))
             failure = under_way.failure
-        except OSError as error:
+        except TaskGone:
+            raise
+        except Exception as error:
             under_way, failure = None, error
-        if failure is not None:
+        if isinstance(failure, OSError):
             self._not_protected(
                 task, f"pages released by {call.name} could not be wiped: {failure.strerror or failure}"
             )
+        elif failure is not None:
+            self._tracees.failed(task.tgid, failure)
         if under_way is not None and under_way.wiped_pages:
             self._counts.wiped[call.name] += under_way.wiped_pages
         if space.may_move_aside:
@@ -113,7 +118,7 @@ class TrappedCalls:
         """A task has stopped with the result of the call that it was in."""
         result = ptrace.get_registers(task.tid).result  # of one that is killed now, what is under way is abandoned
         task.become(TaskState.RUNNING)
-        under_way, task.under_way = task.under_way, None
+        under_way = task.under_way
         if under_way is None:
             return
         space, change = task.space, Change()
@@ -127,6 +132,7 @@ class TrappedCalls:
             self._not_protected(
                 task, f"what came of {under_way.call.name} could not be found out: {error.strerror or error}"
             )
+        task.under_way = None
         self._tracees.observer.returned(task, under_way.call, result, under_way.change, change)
 
     def _stop_others(self, task: Task) -> None:

@@ -214,6 +214,7 @@ X86_64 = Abi(
         "io_uring_setup": 425,
         "io_uring_enter": 426,
         "io_uring_register": 427,
+        "open_tree": 428,
         "clone3": 435,
         "close_range": 436,
         "pidfd_getfd": 438,
