@@ -199,7 +199,7 @@ class Writer:
         """`near`: none that reaches all that lies above, as madvise(2) does not mind holes."""
         random = self.random
         if random.random() < self.evil:
-            return random.choice((0, -1, -PAGE, *((1 << 47, 1 << 63, (1 << 63) - 1) if not near else ())))
+            return int(random.choice((0, -1, -PAGE, *((1 << 47, 1 << 63, (1 << 63) - 1) if not near else ()))))
         return random.randint(1, most) * PAGE - (random.choice((1, 100, PAGE - 1)) if random.random() < 0.05 else 0)
 
     def protection(self) -> int:
@@ -275,7 +275,12 @@ class Writer:
 
     def advise(self, thread: int) -> Line:
         advice = self.random.choice(ADVICE) if self.random.random() < 0.7 else self.random.choice((4, 8, 24, 102, 9))
+        advice = self.told_for_sure(advice)
         return self.call(thread, "madvise", self.address(thread), self.length(near=True), advice | self.rubbish())
+
+    def told_for_sure(self, advice: int) -> int:
+        """MADV_FREE of what a child has inherited may leave what was there, or zeros: both are right."""
+        return 4 if advice == 8 and self.in_child else advice
 
     def advise_process(self, thread: int) -> Line:
         random = self.random
@@ -288,7 +293,7 @@ class Writer:
         ]
         call = self.call(
             thread, "process_madvise", random.choice(("self", "self", -10000, -10001, 999)), SCRATCH + at,
-            len(pairs), random.choice((4, 8, 20, 21, 24, 25, 102, 103, 3)) | self.rubbish(),
+            len(pairs), self.told_for_sure(random.choice((4, 8, 20, 21, 24, 25, 102, 103, 3))) | self.rubbish(),
             random.choice((0, 0, 0, 1)),
         )  # fmt: skip
         return Line(thread, "", body=[*pokes, call])
