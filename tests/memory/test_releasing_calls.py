@@ -27,7 +27,8 @@ ADVICES = {
     "MADV_DONTNEED_LOCKED": 24, "MADV_COLLAPSE": 25, "MADV_HWPOISON": 100, "MADV_SOFT_OFFLINE": 101,
     "MADV_GUARD_INSTALL": 102, "MADV_GUARD_REMOVE": 103,
 }  # fmt: skip
-# All that mm/, ipc/shm.c and fs/exec.c define, and what else ends, moves or changes a program's pages. madvise is named by its advices.
+# All that mm/, ipc/shm.c and fs/exec.c define, and what else ends, moves or changes a program's pages.
+# madvise is named by its advices.
 CALLS = (
     "brk", "mmap", "munmap", "mremap", "mprotect", "pkey_mprotect", "process_madvise", "process_mrelease",
     "mlock", "mlock2", "mlockall", "munlock", "munlockall", "mbind", "migrate_pages", "move_pages", "mseal",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """python -m mlockwipe_lab.ltp DIRECTORY: LTP's system call tests, bare and supervised, must come to the same.
 
-DIRECTORY is a source tree of LTP (linux-test-project/ltp) in which `make -C testcases/kernel/syscalls` was done: Debian
-has no package of it. Each test runs with lock_a_page.c preloaded, so that it is traced, and both times alike. What
+DIRECTORY is a source tree of LTP (linux-test-project/ltp), in which `make -C testcases/kernel/syscalls` was done, for
+Debian has no package of it. Each test runs with lock_a_page.c preloaded, so that it is traced, and both times alike. What
 differs has to be in ltp.toml, with the reason; what is there and differs no more is told as well.
 """
 
