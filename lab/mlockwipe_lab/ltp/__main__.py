@@ -2,8 +2,8 @@
 """python -m mlockwipe_lab.ltp DIRECTORY: LTP's system call tests, bare and supervised, must come to the same.
 
 DIRECTORY is a source tree of LTP (linux-test-project/ltp), in which `make -C testcases/kernel/syscalls` was done, for
-Debian has no package of it. Each test runs with lock_a_page.c preloaded, so that it is traced, and both times alike. What
-differs has to be in ltp.toml, with the reason; what is there and differs no more is told as well.
+Debian has no package of it. Each test runs with lock_a_page.c preloaded, so that it is traced, and both times alike.
+What differs has to be in ltp.toml, with the reason; what is there and differs no more is told as well.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 MLOCKWIPE = str(Path(sys.executable).with_name("mlockwipe"))
-SECONDS = 90.0
+SECONDS = 600.0  # only a hang takes so long: fcntl14 forks 10,000 times
 # What changes the machine, or needs a disk of its own. Only the sources tell.
 _CHANGES_THE_MACHINE = re.compile(
     r"/proc/sys|/sys/|needs_device|mount_device|SAFE_MOUNT|needs_cgroup|restore_wallclock|swapon|MADV_HWPOISON|"
@@ -41,7 +41,7 @@ class Test:
     directory: Path
 
 
-def tests(root: Path, directories: Sequence[str]) -> list[Test]:
+def selected(root: Path, directories: Sequence[str]) -> list[Test]:
     """Those of `runtest/syscalls` that are in `directories` and leave the machine as it is."""
     programs = {
         path.name: path.parent
@@ -68,7 +68,7 @@ def outcome(test: Test, prefix: Sequence[str], root: Path, library: Path) -> str
         Path(directory).chmod(0o777)
         environment = os.environ | {
             "LTPROOT": str(root), "PATH": f"{test.directory}:{os.environ['PATH']}", "TMPDIR": directory,
-            "KCONFIG_SKIP_CHECK": "1", "LTP_COLORIZE_OUTPUT": "0",
+            "KCONFIG_SKIP_CHECK": "1", "LTP_TIMEOUT_MUL": "4", "LTP_COLORIZE_OUTPUT": "0",
         }  # fmt: skip
         command = [*prefix, "env", f"LD_PRELOAD={library}", *test.command]
         with tempfile.TemporaryFile("w+", errors="replace") as out:
@@ -101,20 +101,20 @@ def compiled(directory: Path) -> Path:
     return library
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None, *, settings: Path = HERE / "ltp.toml") -> int:
     parser = argparse.ArgumentParser(prog="python -m mlockwipe_lab.ltp", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("directory", type=Path, help="LTP's source tree, its system call tests built")
     parser.add_argument("--only", default="*", metavar="GLOB", help="run the tests with such names")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was seen of each to FILE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     root = options.directory.resolve()
-    settings = tomllib.loads((HERE / "ltp.toml").read_text())
-    accepted: dict[str, str] = settings["accepted"]
+    chosen_by = tomllib.loads(settings.read_text())
+    accepted: dict[str, str] = chosen_by["accepted"]
     seen: dict[str, tuple[str, str]] = {}
     with tempfile.TemporaryDirectory(prefix="mlockwipe-ltp-") as directory, ThreadPoolExecutor(2) as pool:
         Path(directory).chmod(0o755)
         library = compiled(Path(directory))
-        chosen = [test for test in tests(root, settings["directories"]) if fnmatchcase(test.name, options.only)]
+        chosen = [test for test in selected(root, chosen_by["directories"]) if fnmatchcase(test.name, options.only)]
 
         def compare(test: Test) -> tuple[str, str]:
             bare = outcome(test, (), root, library)
