@@ -97,7 +97,7 @@ static __thread int me;
 static __thread struct timespec began;
 // Whether plain pages may be wiped: after a fork, for what was inherited may be known by its place, and after MREMAP_DONTUNMAP, by which all of
 // the old mapping is unlocked, also what was not moved (dontunmap_complete in mm/mremap.c, Linux 6.18).
-static int unsure;
+static int unsure[THREADS];
 static unsigned char inherited[LINES * 64]; // of each tag: sensitive in the parent at the fork
 static char stack_of_clone[THREADS][65536] __attribute__((aligned(16)));
 
@@ -211,6 +211,12 @@ static void visit(unsigned long low, unsigned long high, Visit *each, void *cont
     close(pagemap);
 }
 
+static void be_unsure(void) {
+    for (int i = 0; i < THREADS; i++)
+        if (i == me || !alone)
+            unsure[i] = 1;
+}
+
 static void visit_all(Visit *each, void *context) {
     visit(0, ~0UL, each, context);
 }
@@ -231,7 +237,7 @@ static void update(Shown *shown) {
         return;
     for (int i = 0; i < shown->count; i++) {
         shown->page[i].alive = 0;
-        shown->page[i].unsure = unsure;
+        shown->page[i].unsure = unsure[shown - seen->shown];
     }
     visit_all(note_page, shown);
 }
@@ -382,7 +388,7 @@ static long raw_call(const Line *line) {
     if (result == 0 && argument[0] == SYS_munlockall)
         memset(inherited, 0, sizeof inherited);
     if (result >= 0 && argument[0] == SYS_mremap && argument[4] & MREMAP_DONTUNMAP)
-        unsure = 1;
+        be_unsure();
     return result;
 }
 
@@ -539,7 +545,7 @@ static void make_child(int number, const char *kind, int length, int killed) {
         if (child == 0) {
             memcpy(inherited, childs[me], sizeof inherited);
             alone = 1;
-            unsure = 1;
+            be_unsure();
             run_part(&part);
         }
     } else {
