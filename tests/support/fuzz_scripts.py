@@ -150,9 +150,9 @@ class Writer:
                 lines += self.prepared(0, thread)
         timer = random.random() < 0.2 and (self.race or self.blocked not in self.weights)
         if timer:  # not before the first lock, which may end by EINTR: a limit that is stated
-            lines.append(Line(0, "call", ("mlock", SCRATCH, 1)))
-            lines.append(Line(0, "action", (ALRM, HANDLE, random.choice((0, SA_RESTART)))))
-            lines.append(Line(0, "itimer", (random.choice((200, 700, 3000)),)))
+            handler = Line(0, "action", (ALRM, HANDLE, random.choice((0, SA_RESTART))))
+            interval = Line(0, "itimer", (random.choice((200, 700, 3000)),))
+            lines.append(Line(0, "", body=[self.call(0, "mlock", SCRATCH, 1), handler, interval]))
         others = range(1 if self.race else 0, self.threads)
         lines += [self.line(random.choice(others)) for _ in range(random.randint(5, 45))]
         if timer:

@@ -27,7 +27,7 @@ MLOCKWIPE = str(Path(sys.executable).with_name("mlockwipe"))
 SECONDS = 600.0  # only a hang takes so long: fcntl14 forks 10,000 times
 # What changes the machine, or needs a disk of its own. Only the sources tell.
 _CHANGES_THE_MACHINE = re.compile(
-    r"/proc/sys|/sys/|needs_device|mount_device|SAFE_MOUNT|needs_cgroup|restore_wallclock|swapon|MADV_HWPOISON|"
+    r"/proc/sys|/sys/|needs_device|mount_device|all_filesystems|SAFE_MOUNT|needs_cgroup|restore_wallclock|swapon|MADV_HWPOISON|"
     r"MADV_SOFT_OFFLINE|sysrq|tst_timed|needs_hugetlb|hugepages"
 )
 _SUMMARY = re.compile(r"^(passed|failed|broken|skipped|warnings)\s+(\d+)$", re.MULTILINE)
@@ -55,7 +55,7 @@ def selected(root: Path, directories: Sequence[str]) -> list[Test]:
         if name.startswith("#") or not command or command[0] not in programs:
             continue
         directory = programs[command[0]]
-        source = directory / f"{command[0]}.c"
+        source = directory / f"{command[0].removesuffix('_64').removesuffix('_16')}.c"
         if source.exists() and _CHANGES_THE_MACHINE.search(source.read_text(errors="replace")):
             continue
         found.append(Test(name, (str(directory / command[0]), *command[1:]), directory))
