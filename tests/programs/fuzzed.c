@@ -719,6 +719,7 @@ static void in_a_race(void) {
         hand_out(thread, -1);
     for (int thread = 1; thread < THREADS; thread++)
         await(&done[thread]);
+    alone = 0;
     for (i = 0; i < count; i = after(i)) {
         others |= lines[i].thread;
         if (others && lines[i].thread == 0)
