@@ -720,6 +720,9 @@ static void in_a_race(void) {
     for (int thread = 1; thread < THREADS; thread++)
         await(&done[thread]);
     alone = 0;
+    for (int thread = 1; thread < THREADS; thread++)
+        if (unsure[thread])
+            be_unsure();
     for (i = 0; i < count; i = after(i)) {
         others |= lines[i].thread;
         if (others && lines[i].thread == 0)
