@@ -20,7 +20,8 @@ THREADS = 4
 
 READ, WRITE, EXEC = 1, 2, 4
 SHARED, PRIVATE, FIXED, ANONYMOUS = 1, 2, 0x10, 0x20
-GROWSDOWN, LOCKED, NORESERVE, POPULATE, NOREPLACE = 0x100, 0x2000, 0x4000, 0x8000, 0x100000
+LOCKED, NORESERVE, POPULATE, NOREPLACE = 0x2000, 0x4000, 0x8000, 0x100000
+# No MAP_GROWSDOWN: of what grows down, only the stack is followed (docs/threat-model.md, the supervisor's own limits).
 MAYMOVE, MREMAP_FIXED, DONTUNMAP = 1, 2, 4
 # All of include/uapi/asm-generic/mman-common.h, but for 100 and 101, which take pages away from the machine.
 ADVICE = (0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 102, 103, 7, 5)
@@ -219,7 +220,7 @@ class Writer:
     def map(self, thread: int) -> Line:
         random = self.random
         flags = random.choice((PRIVATE, PRIVATE, PRIVATE, SHARED)) | ANONYMOUS
-        flags |= random.choice((0, 0, LOCKED)) | random.choice((0, 0, POPULATE, NORESERVE, GROWSDOWN))
+        flags |= random.choice((0, 0, LOCKED)) | random.choice((0, 0, POPULATE, NORESERVE))
         if random.random() < 0.15:
             line = self.call(thread, "mmap", 0, self.length(), self.protection(), flags, -1, 0)
             self.addresses.append(line)
