@@ -21,7 +21,7 @@ THREADS = 4
 READ, WRITE, EXEC = 1, 2, 4
 SHARED, PRIVATE, FIXED, ANONYMOUS = 1, 2, 0x10, 0x20
 LOCKED, NORESERVE, POPULATE, NOREPLACE = 0x2000, 0x4000, 0x8000, 0x100000
-# No MAP_GROWSDOWN: of what grows down, only the stack is followed (docs/threat-model.md, the supervisor's own limits).
+# No MAP_GROWSDOWN: of what grows down only the stack is followed, a limit in docs/threat-model.md.
 MAYMOVE, MREMAP_FIXED, DONTUNMAP = 1, 2, 4
 # All of include/uapi/asm-generic/mman-common.h, but for 100 and 101, which take pages away from the machine.
 ADVICE = (0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 102, 103, 7, 5)
