@@ -39,6 +39,10 @@ check: lint test ## format, lint, types and tests
 soak: setup ## run every way to die by the thousand (takes long)
 	@$(BIN)/python -m tests.soak
 
+.PHONY: ltp
+ltp: setup ## LTP's system call tests, bare and supervised: make ltp LTP=its-built-source-tree
+	@$(BIN)/python -m mlockwipe_lab.ltp "$(LTP)"
+
 .PHONY: bench
 bench: setup ## measure the costs as ratios
 	@$(BIN)/python -m mlockwipe_lab.bench.host

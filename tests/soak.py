@@ -3,7 +3,7 @@
 
 Each way of tests/programs/ways.c runs under `mlockwipe run` and, as its negative control, bare: supervised it must
 leave nothing, bare it must leak in every trial. Then the supervisor itself is killed, again and again, in every
-situation of tests/support/victim.py.
+situation of tests/support/victim.py. Last come random programs (tests/fuzz.py), other ones each time.
 """
 
 import argparse
@@ -23,6 +23,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests import fuzz
+from tests.support import fuzz_scripts
 from tests.support.c_programs import compiled
 from tests.support.running import MLOCKWIPE, Marked
 from tests.support.victim import SITUATIONS, Situation, Trial, kill_supervisor, kill_victim
@@ -42,10 +44,11 @@ class Amount:
     race: int
     load: int
     death: int
+    fuzz: int = 0  # in batches
     control: int = 20
 
 
-FULL = Amount(way=1000, race=5000, load=200, death=100)
+FULL = Amount(way=1000, race=5000, load=200, death=100, fuzz=200)  # that many batches take about an hour
 SHORT = Amount(way=40, race=200, load=20, death=5)
 
 
@@ -134,6 +137,8 @@ def _batches(amount: Amount) -> Iterator[Batch]:
     for situation in SITUATIONS:
         name = f"supervisor-killed:{situation.doing}"
         yield Batch(name, situation.threads, amount.death, functools.partial(_run_deaths, situation))
+    if amount.fuzz:
+        yield Batch("random-programs", fuzz_scripts.THREADS, amount.fuzz, _run_fuzz)
 
 
 def _ways() -> dict[str, int]:
@@ -202,6 +207,25 @@ def _run_deaths(situation: Situation, trials: int, supervised: bool) -> Counts:
             left_over=len(trial.left_over),
             killed=int(trial.status < 0),
             said=[f"trial {number}: {trouble}"] if trouble else [],
+        )
+    return counts
+
+
+def _run_fuzz(trials: int, supervised: bool) -> Counts:
+    """A trial is a batch of random programs. Of each that comes to something else the smallest script is told."""
+    counts = Counts()
+    for _ in range(trials if supervised else min(trials, 2)):
+        first = random.randrange(1 << 31)
+        seeds = range(first, first + fuzz.BATCH)
+        found = list(fuzz.fuzz(seeds)) if supervised else []
+        seen = [one.other for one in found] or ([] if supervised else fuzz.outcomes(map(fuzz_scripts.script, seeds)))
+        dirty = sum(map(fuzz.dirty_pages, seen))
+        counts += Counts(
+            trials=1,
+            dirty_trials=int(dirty > 0),
+            dirty_pages=dirty,
+            wrong=len(found),
+            said=[str(one) for one in found],
         )
     return counts
 

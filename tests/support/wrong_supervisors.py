@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`wrong_supervisors.py FAULT COMMAND ...`: `mlockwipe run` with one grave fault, made to be found out.
 
-All of them wipe what they should. What tells them from the right one is the harm that they do besides.
+Those of FAULTS wipe what they should. What tells them from the right one is the harm that they do besides. Those of
+LEAKS do no harm, and leave something.
 """
 
 import os
@@ -15,6 +16,7 @@ from mlockwipe.linux import procfs
 from mlockwipe.linux.arch import PAGE_SIZE
 from mlockwipe.memory import wipe
 from mlockwipe.memory.address_space import AddressSpace, Family
+from mlockwipe.memory.calls import Call
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.mappings import KernelMappings
 from mlockwipe.memory.proc_files import Files
@@ -101,6 +103,25 @@ def wipes_frames() -> None:
     AddressSpace.wipe = wipe_frames  # type: ignore[method-assign]
 
 
+def forgets_mremap() -> None:
+    """It knows of every call that releases memory but one."""
+    _releases_nothing("mremap")
+
+
+def forgets_advice() -> None:
+    """What MADV_DONTNEED_LOCKED drops is gone, it thinks."""
+    _releases_nothing("madvise")
+
+
+def _releases_nothing(name: str) -> None:
+    right = AddressSpace.released
+
+    def released(self: AddressSpace, call: Call, tid: int) -> list[Range]:
+        return [] if call.name == name else right(self, call, tid)
+
+    AddressSpace.released = released  # type: ignore[method-assign]
+
+
 def _mapped(files: Files, ranges: Iterable[Range]) -> Iterator[tuple[procfs.Vma, int, int]]:
     for start, end in ranges:
         for vma in procfs.vmas(files.maps, start, end):
@@ -136,6 +157,7 @@ FAULTS = {
         wipes_frames,
     )
 }
+LEAKS = {fault.__name__: fault for fault in (forgets_mremap, forgets_advice)}
 
 
 def prefix(fault: str) -> tuple[str, ...]:
@@ -144,5 +166,5 @@ def prefix(fault: str) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    FAULTS[sys.argv[1]]()
+    (FAULTS | LEAKS)[sys.argv[1]]()
     sys.exit(main(["run", "--quiet", "--", *sys.argv[2:]]))

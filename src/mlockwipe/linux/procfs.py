@@ -307,13 +307,18 @@ def executable(pid: int) -> str:
 
 
 def descriptors(pid: int) -> dict[int, str]:
-    """What each descriptor of a process leads to. OSError where we may not look, or it is gone."""
+    """What each descriptor of a process leads to, "" where that can't be told: its path may be too long.
+
+    OSError where we may not look, or it is gone.
+    """
     found = {}
     for fd in names_in_proc(f"{pid}/fd"):
         try:
             found[int(fd)] = os.readlink(f"{pid}/fd/{fd}", dir_fd=proc_directory())
         except FileNotFoundError:  # closed meanwhile
             continue
+        except OSError:
+            found[int(fd)] = ""
     return found
 
 
