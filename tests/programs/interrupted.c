@@ -25,11 +25,14 @@
 #include <termios.h>
 #include <time.h>
 
-#define TIMEOUT_MS 400
+#define SHORT 400 /* milliseconds */
+#define LONG 5000 /* for calls that are interrupted before, on a busy machine too */
 #define MUCH (1 << 20)
 
-static const struct timespec timeout = { 0, TIMEOUT_MS * 1000000 };
-static const int64_t wide_timeout[2] = { 0, TIMEOUT_MS * 1000000 };
+/* which no call can write to */
+static const struct timespec timeouts[] = { { 0, SHORT * 1000000 }, { LONG / 1000, 0 } };
+static const int64_t wide_timeouts[][2] = { { 0, SHORT * 1000000 }, { LONG / 1000, 0 } };
+static int is_long;
 static pid_t main_task;
 static int any_part_will_do; /* a handler may interrupt it anywhere */
 
@@ -66,6 +69,21 @@ static void handler(int signal)
 	(void)signal;
 }
 
+/* Until it is stopped: a SIGCONT that comes before takes the SIGSTOP back. */
+static void await_stop(void)
+{
+	char path[64], text[512] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", main_task);
+	do {
+		usleep(1000);
+		fd = open(path, O_RDONLY);
+		check(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0, path);
+		close(fd);
+	} while (strrchr(text, ')')[2] != 'T' && strrchr(text, ')')[2] != 't');
+}
+
 static void send_signals(const char *which)
 {
 	unsigned int seed = getpid(), i;
@@ -77,7 +95,7 @@ static void send_signals(const char *which)
 		if (strcmp(which, "stopped") == 0) {
 			usleep(50000);
 			kill(main_task, SIGSTOP);
-			usleep(20000);
+			await_stop();
 			kill(main_task, SIGCONT);
 			pause();
 		}
@@ -157,10 +175,18 @@ static void print(const char *what, long result)
 	       result < 0 ? strerrorname_np(-result) : "");
 }
 
+/* One that begins anew with each signal never ends. */
+static void print_time(double seconds)
+{
+	double wanted = (is_long ? LONG : SHORT) / 1000.0;
+
+	printf("%s\n", seconds < wanted - 0.05 ? "too early" : seconds > wanted + 4 ? "too late" : "in time");
+}
+
 /* Calls that end after a time. */
 static long with_timeout(const char *call)
 {
-	struct timeval wait = { 0, TIMEOUT_MS * 1000 };
+	struct timeval wait = { timeouts[is_long].tv_sec, timeouts[is_long].tv_nsec / 1000 };
 	static sigset_t none;
 	static struct sembuf down = { 0, -1, 0 };
 	static char bytes[4096];
@@ -178,31 +204,31 @@ static long with_timeout(const char *call)
 	setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
 	setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
 	if (strcmp(call, "epoll_wait") == 0)
-		result = raw(SYS_epoll_wait, epoll, (long)&event, 1, TIMEOUT_MS, 5, 6);
+		result = raw(SYS_epoll_wait, epoll, (long)&event, 1, is_long ? LONG : SHORT, 5, 6);
 	else if (strcmp(call, "epoll_pwait") == 0)
-		result = raw(SYS_epoll_pwait, epoll, (long)&event, 1, TIMEOUT_MS, 0, 8);
+		result = raw(SYS_epoll_pwait, epoll, (long)&event, 1, is_long ? LONG : SHORT, 0, 8);
 	else if (strcmp(call, "epoll_pwait2") == 0)
-		result = raw(SYS_epoll_pwait2, epoll, (long)&event, 1, (long)wide_timeout, 0, 8);
+		result = raw(SYS_epoll_pwait2, epoll, (long)&event, 1, (long)wide_timeouts[is_long], 0, 8);
 	else if (strcmp(call, "rt_sigtimedwait") == 0)
-		result = raw(SYS_rt_sigtimedwait, (long)&none, 0, (long)&timeout, 8, 5, 6);
+		result = raw(SYS_rt_sigtimedwait, (long)&none, 0, (long)&timeouts[is_long], 8, 5, 6);
 	else if (strcmp(call, "ppoll") == 0)
-		result = raw(SYS_ppoll, 0, 0, (long)&timeout, 0, 8, 6); /* which it can't write to */
+		result = raw(SYS_ppoll, 0, 0, (long)&timeouts[is_long], 0, 8, 6);
 	else if (strcmp(call, "poll") == 0)
-		result = raw(SYS_poll, 0, 0, TIMEOUT_MS, 4, 5, 6);
+		result = raw(SYS_poll, 0, 0, is_long ? LONG : SHORT, 4, 5, 6);
 	else if (strcmp(call, "nanosleep") == 0)
-		result = raw(SYS_nanosleep, (long)&timeout, 0, 3, 4, 5, 6);
+		result = raw(SYS_nanosleep, (long)&timeouts[is_long], 0, 3, 4, 5, 6);
 	else if (strcmp(call, "semtimedop") == 0) {
 		int semaphore = semget(IPC_PRIVATE, 1, 0600);
 
 #ifdef __i386__
-		result = raw(SYS_semtimedop_time64, semaphore, (long)&down, 1, (long)wide_timeout, 5, 6);
+		result = raw(SYS_semtimedop_time64, semaphore, (long)&down, 1, (long)wide_timeouts[is_long], 5, 6);
 #else
-		result = raw(SYS_semtimedop, semaphore, (long)&down, 1, (long)wide_timeout, 5, 6);
+		result = raw(SYS_semtimedop, semaphore, (long)&down, 1, (long)wide_timeouts[is_long], 5, 6);
 #endif
 		semctl(semaphore, 0, IPC_RMID);
 	} else if (strcmp(call, "io_getevents") == 0) {
 		check(syscall(SYS_io_setup, 4, &context) == 0, "io_setup");
-		result = raw(SYS_io_getevents, context, 1, 1, (long)&done, (long)&timeout, 6);
+		result = raw(SYS_io_getevents, context, 1, 1, (long)&done, (long)&timeouts[is_long], 6);
 	} else if (strncmp(call, "recv", 4) == 0)
 		result = raw(SYS_recvfrom, pair[0], (long)bytes, 1, 0, 0, 0);
 	else if (strncmp(call, "timed-recvmsg", 13) == 0)
@@ -406,9 +432,9 @@ static void ring(int submits)
 {
 	struct io_uring_params parameters = { 0 };
 	int fd = syscall(SYS_io_uring_setup, 4, &parameters);
-	int64_t wait[2] = { 0, TIMEOUT_MS * 1000000 };
+	const int64_t *wait = wide_timeouts[is_long];
 	struct io_uring_getevents_arg argument = { .ts = (uintptr_t)wait };
-	double start = now(), took;
+	double start = now();
 	long result;
 
 	check(fd >= 0, "io_uring_setup");
@@ -423,9 +449,8 @@ static void ring(int submits)
 	} else
 		result = raw(SYS_io_uring_enter, fd, 0, 1, IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG, (long)&argument,
 			     sizeof(argument));
-	took = (now() - start) * 1000;
 	print("io_uring_enter", result);
-	printf("%s\n", took < TIMEOUT_MS - 50 ? "too early" : took > 2.5 * TIMEOUT_MS ? "too late" : "in time");
+	print_time(now() - start);
 }
 
 static void watch_file(void)
@@ -447,10 +472,11 @@ int main(int argc, char **argv)
 {
 	const char *call = argv[1], *which = argc > 2 ? argv[2] : "ignored";
 	struct sigaction action = { .sa_handler = handler };
-	double start, took;
+	double start;
 	pid_t sender;
 
 	any_part_will_do = strcmp(which, "mixed") == 0 || strcmp(which, "all") == 0;
+	is_long = any_part_will_do || strcmp(which, "stopped") == 0;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGUSR2, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
@@ -477,9 +503,7 @@ int main(int argc, char **argv)
 		watch_file();
 	else {
 		print(call, with_timeout(call));
-		took = (now() - start) * 1000;
-		/* of an interruption that comes at once to one that comes at the end */
-		printf("%s\n", took < TIMEOUT_MS - 50 ? "too early" : took > 2.5 * TIMEOUT_MS ? "too late" : "in time");
+		print_time(now() - start);
 	}
 	kill(sender, SIGKILL);
 	return 0;

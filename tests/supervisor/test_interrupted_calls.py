@@ -46,7 +46,7 @@ ABIS = [
 each_abi = pytest.mark.parametrize("abi", ABIS)
 
 
-def differ(calls: tuple[str, ...], signals: str, abi: tuple[str, ...] = ()) -> dict[str, tuple[Outcome, Outcome]]:
+def differ(calls: tuple[str, ...], signals: str, abi: tuple[str, ...] = ()) -> dict[str, list[str]]:
     """The calls of which something else comes under the supervisor, with what came of them bare and there."""
     program = compiled("interrupted", *abi)
 
@@ -57,7 +57,7 @@ def differ(calls: tuple[str, ...], signals: str, abi: tuple[str, ...] = ()) -> d
     with ThreadPoolExecutor(4) as pool:
         outcomes = dict(zip(calls, pool.map(compare, calls), strict=True))
     assert all(outcome.report["processes_attached"] for _, outcome in outcomes.values())
-    return {call: both for call, both in outcomes.items() if both[0].result != both[1].result}
+    return {call: [one.out for one in both] for call, both in outcomes.items() if both[0].result != both[1].result}
 
 
 @each_abi

@@ -51,7 +51,7 @@ class Restarts:
                 registers = Registers.from_buffer_copy(before.registers)
             elif bytes(registers) != bytes(before.registers):
                 before = None
-            elif before.phase == LATE or (before.phase == STOPPED and signal == SIGCONT):
+            elif before.phase == LATE or (before.phase == STOPPED and signal in (SIGCONT, 0)):
                 task.restarted = before
                 return signal
         restarted = self._begin(task, registers, signal, before)
@@ -61,7 +61,7 @@ class Restarts:
             task.restarted = restarted
             ptrace.set_registers(task.tid, registers)
             return 0
-        if signal in _STOPPING:  # SIGCONT may come before the stop of the group does
+        if signal in _STOPPING:  # SIGCONT, which is told of by two stops, may come before the stop of the group does
             task.restarted = Restarted(registers, STOPPED)
         if registers.result == -_ERESTARTSYS and _is_notified(registers):
             # A notified call that nobody has received yet is interrupted by any signal and would be restarted only
