@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from mlockwipe.linux import procfs, userfaultfd
 from mlockwipe.linux.arch import TASK_SIZE
-from mlockwipe.linux.foreign_fd import copy_descriptor
 from mlockwipe.linux.mman import MREMAP_FIXED, MREMAP_MAYMOVE
+from mlockwipe.linux.pidfd import get_descriptor
 from mlockwipe.memory.keeper import Keeper, checked_result
 from mlockwipe.memory.ranges import Range
 from mlockwipe.memory.wipe import Run
@@ -38,7 +38,7 @@ class Lifted:
         for tid in tids:
             for fd in _userfaultfds(tid):
                 with suppress(OSError):
-                    own = copy_descriptor(tid, fd)
+                    own = get_descriptor(tid, fd)
                     try:
                         for start, end in self.ranges:
                             _set_protection(own, start, end, protect=False)
