@@ -97,7 +97,7 @@ ATTACH = [
     "mlockwipe.supervisor.attached:Attached.on_stop",
     "mlockwipe.supervisor.attached:Attached.forked",
     "mlockwipe.supervisor.attached:Attached.sensitive",
-    "mlockwipe.supervisor.attached:restart_interrupted_call",
+    "mlockwipe.tracing.restart:Restarts.at_stop",
     "mlockwipe.tracing.mercy:AtOurMercy.__enter__",
     "mlockwipe.tracing.tracees:share_memory",
     "mlockwipe.tracing.tracees:Tracees._adopt",

@@ -7,7 +7,6 @@ supervisor/attached.py for `attach`.
 
 import contextlib
 import os
-from collections import deque
 from collections.abc import Callable
 from time import monotonic
 
@@ -24,66 +23,23 @@ from mlockwipe.linux.wait import (
     TaskGone,
     UntracedStop,
 )
-from mlockwipe.memory.address_space import AddressSpace, Family, Held
-from mlockwipe.memory.in_flight import PATIENCE
+from mlockwipe.memory.address_space import AddressSpace, Held
 from mlockwipe.memory.inject import unfinished
 from mlockwipe.memory.journal import Journal
 from mlockwipe.memory.keeper import Keeper, end_task
-from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.tracing.kin import sharing
 from mlockwipe.tracing.newborn import is_helper, orphan, share_memory
 from mlockwipe.tracing.observer import Observer
+from mlockwipe.tracing.policy import Policy
+from mlockwipe.tracing.releases import Releases
 from mlockwipe.tracing.restart import Restarts
 from mlockwipe.tracing.seize import Seized
-from mlockwipe.tracing.task import FilterTwo, Task, TaskState
+from mlockwipe.tracing.task import Task, TaskState
 from mlockwipe.tracing.trouble import reason
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Protocol
-else:
-    Protocol = object  # typing takes 4 ms to import
 
 GONE = (ProcessLookupError, FileNotFoundError, TaskGone)
 _SOON = 0.05  # seconds, by which the event of a newborn's maker has come, or the end of a child been handled
 _LATER = 0.1  # seconds from one look at a program whose keeper was killed to the next
-_MOST_OFTEN, _LEAST_OFTEN = 0.002, 1.0  # seconds from one look at I/O in flight to the next
-
-
-class Policy(Protocol):
-    """What `run` and `attach` decide differently. A stopped task goes on when a method returns, but for `on_stop`."""
-
-    birth_filter: FilterTwo  # of a task whose maker nobody knows
-
-    def on_stop(self, task: Task, stop: Stop) -> None:
-        """A stop that is no birth and no exec. The policy lets the task go on."""
-
-    def on_untraced_stop(self, stop: UntracedStop) -> None:
-        """A child that is not traced was stopped."""
-
-    def sensitive(self, space: AddressSpace, tid: int) -> RangeSet:
-        """What is to be wiped if the memory is released now. `tid`: a task that may be asked without a keeper."""
-
-    def forked(self, parent: AddressSpace, child: AddressSpace, tgid: int) -> None:
-        """A child has an address space of its own."""
-
-    def unknown(self, child: int) -> None:
-        """A child is traced of which the kernel tells nothing: it may not be left as it is."""
-
-    def welcome(self, task: Task, parent: AddressSpace | None) -> None:
-        """A task that was just born, in its first stop. `parent`: whose copy its address space is, or shared."""
-
-    def executes(self, task: Task) -> None:
-        """A process has begun a new program."""
-
-    def not_protected(self, tgid: int, reason: str) -> None:
-        """Something of a process can't be protected; it goes on."""
-
-    def partly_protected(self, tgid: int, reason: str) -> None:
-        """Something of a process can't be protected, the rest is."""
-
-    def released(self, space: AddressSpace, keeper: int | None, tgid: int, cause: str, pages: int) -> None:
-        """An address space was given back. `keeper`: the pid that its keeper had."""
 
 
 class Tracees:
@@ -100,8 +56,14 @@ class Tracees:
         self._halted: set[int] = set()  # keepers in their exit stop
         self._put_off: dict[int, float] = {}  # at the entry of a wait, until when
         self._newborn: dict[int, float] = {}  # in their first stop, since when; the event of their maker is to come
-        self._awaiting_io: dict[AddressSpace, _Wait] = {}
-        self._ended: deque[tuple[int, Family]] = deque(maxlen=64)  # the last that were released, by stack
+        self._releases = Releases(
+            policy,
+            observer,
+            journal,
+            failed=self.failed,
+            keeper_gone=self._keeper_gone,
+            all_children=self._all_children,
+        )
 
     # -- tasks --------------------------------------------------------------------------------------------------
 
@@ -202,9 +164,13 @@ class Tracees:
         waits = [_SOON] * bool(self._newborn) + [_LATER] * bool(self._halted)
         if soon is not None:
             waits.append(soon)
-        if self._awaiting_io:
-            waits.append(self._look_at_io())
+        if (soon := self._releases.look()) is not None:
+            waits.append(soon)
         return min(waits, default=None)
+
+    def await_io(self, space: AddressSpace) -> None:
+        """A call has released memory that I/O still refers to."""
+        self._releases.await_io(space, self._process_of(space))
 
     def put_off(self, task: Task) -> None:
         """Let a task that asks for ended children, and will not wait for one, go on when there are no more events.
@@ -324,7 +290,7 @@ class Tracees:
                     continue
                 try:
                     space = self._shared_by(child) or orphan(
-                        child, self.keepers.values(), self._ended, self.policy.sensitive
+                        child, self.keepers.values(), self._releases.last, self.policy.sensitive
                     )
                 except GONE:
                     raise
@@ -369,7 +335,7 @@ class Tracees:
         task = Task(task.tid, task.tgid, AddressSpace(), task.filter_two)
         self.add(task)
         if not space.tids and not self._has_heirs(space, task.tgid, "exec"):
-            self._release(space, task.tgid, "exec")
+            self._releases.release(space, task.tgid, "exec")
         self.policy.executes(task)
 
     def _on_end(self, end: End) -> None:
@@ -382,7 +348,7 @@ class Tracees:
             if all(self.tasks[other].tgid != task.tgid for other in space.tids):
                 self.observer.gone(task.tgid)
             if not space.tids and not self._has_heirs(space, task.tgid, end.cause):
-                self._release(space, task.tgid, end.cause, end.tid)
+                self._releases.release(space, task.tgid, end.cause, end.tid)
             elif space.held is not None:
                 self._release_if_halted(space)
 
@@ -411,9 +377,7 @@ class Tracees:
         self._halted.discard(pid)
         space.leave_unprotected(self.journal)
         self.policy.not_protected(self._process_of(space), "its keeper was killed")
-        waiting = self._awaiting_io.pop(space, None)
-        if waiting is not None:
-            self._report_end(waiting)
+        self._releases.give_up(space)
 
     def _release_if_halted(self, space: AddressSpace) -> None:
         """A keeper was killed, and halts in its exit stop. If it alone is left to use the memory, release that now.
@@ -422,129 +386,23 @@ class Tracees:
         (zap_pid_ns_processes in kernel/pid_namespace.c).
         """
         assert space.held is not None
-        if space in self._awaiting_io and not space.tids:
+        if self._releases.awaits_io(space) and not space.tids:
             return  # it is being released
         if space.held.keeper.pid in self._halted and not procfs.have_memory(space.tids):
             tgid = self._process_of(space)
             for tid in list(space.tids):
                 self._forget(tid)
-            self._release(space, tgid, "SIGKILL")
+            self._releases.release(space, tgid, "SIGKILL")
 
-    def _release(self, space: AddressSpace, tgid: int, cause: str, tid: int = 0) -> None:
-        """The last task of an address space is gone, `tid` if it has ended: wipe it, and give it back in any case.
-
-        What I/O still refers to has to wait, and so has whoever waits for the end of `tid`, for a while.
-        """
-        self._awaiting_io.pop(space, None)
-        keeper = space.held.keeper.pid if space.held else None
-        waiting = _Wait(tgid, cause, tid)
-        # Of a dead one without a keeper the kernel tells nothing any more.
-        known = space.sensitive.ranges
-        try:
-            self.observer.ended(space, cause)
-            known = known if keeper is None else self.policy.sensitive(space, keeper)
-        except OSError:
-            pass
-        except Exception as error:
-            self.failed(tgid, error)
-        if not self._wipe(space, known, waiting):
-            self._give_back(space, waiting)
-            return
-        space.record(self.journal)
-        self._awaiting_io[space] = waiting
-        if tid:
-            wait.put_off(tid, self._all_children)
-
-    def _wipe(self, space: AddressSpace, ranges: RangeSet, waiting: "_Wait") -> bool:
-        """Whether I/O still refers to any of it."""
-        try:
-            waiting.pages += space.wipe(ranges, self.journal, patient=not waiting.is_over)
-        except OSError as error:
-            self.policy.not_protected(
-                waiting.tgid, f"pages released by {waiting.cause} could not be wiped: {error.strerror or error}"
-            )
-            return False
-        except Exception as error:
-            self.failed(waiting.tgid, error)
-            return False
-        return bool(space.in_flight)
-
-    def _give_back(self, space: AddressSpace, waiting: "_Wait") -> None:
-        if space.held is not None:
-            keeper = space.held.keeper.pid
-            self._ended.append((space.stack_top, space.family))
-            del self.keepers[keeper]
-            self._halted.discard(keeper)
-        else:
-            keeper = None
-        space.release(self.journal)
-        self.policy.released(space, keeper, waiting.tgid, waiting.cause, waiting.pages)
-
-    # -- I/O in flight ------------------------------------------------------------------------------------------
-
-    def await_io(self, space: AddressSpace) -> None:
-        """A call has released memory that I/O still refers to."""
-        self._awaiting_io[space] = _Wait(self._process_of(space), "", 0)
-
-    def _look_at_io(self) -> float:
-        """Wipe what I/O does not refer to any more. When to look again, in seconds."""
-        for space, waiting in list(self._awaiting_io.items()):
-            if monotonic() < waiting.due:
-                continue
-            waiting.look_later()
-            if space.tids:
-                with contextlib.suppress(OSError):
-                    space.wipe_aside()
-                if not space.aside or space.held is None:
-                    del self._awaiting_io[space]
-                space.record(self.journal)
-            elif not self._wipe(space, space.in_flight, waiting):
-                del self._awaiting_io[space]
-                self._give_back(space, waiting)
-                self._report_end(waiting)
-                return 0
-            elif waiting.is_over and wait.is_put_off(waiting.tid):
-                self.policy.not_protected(
-                    waiting.tgid, "memory that it has released is wiped only when I/O that still refers to it is done"
-                )
-                self._report_end(waiting)
-                return 0
-        return max(0.0, min((waiting.due for waiting in self._awaiting_io.values()), default=0.0) - monotonic())
-
-    def _report_end(self, waiting: "_Wait") -> None:
-        """Nothing keeps the end of a process from its parent any more."""
-        wait.report_again(waiting.tid)
+    def _keeper_gone(self, keeper: int) -> None:
+        del self.keepers[keeper]
+        self._halted.discard(keeper)
 
     def _all_children(self) -> list[int]:
         found = [*self.tasks, *self.keepers, *self._newborn]
         with contextlib.suppress(OSError):
             found += procfs.children(os.getpid())
         return found
-
-
-class _Wait:
-    """For I/O that refers to memory which a process has released.
-
-    At its end: by `cause`, and `tid` was its last task, 0 if that lives on.
-    """
-
-    def __init__(self, tgid: int, cause: str, tid: int) -> None:
-        self.tgid = tgid
-        self.cause = cause
-        self.tid = tid
-        self.pages = 0
-        self._since = monotonic()
-        self.due = self._since + _MOST_OFTEN
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has been long enough for those who wait for the process."""
-        return monotonic() - self._since > PATIENCE
-
-    def look_later(self) -> None:
-        """Wait the longer, the longer it takes."""
-        now = monotonic()
-        self.due = now + min(max((now - self._since) / 4, _MOST_OFTEN), _LEAST_OFTEN)
 
 
 def _bring_back(task: Task) -> None:
