@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mlockwipe.containers.profile import UNCONFINED, profile
+from mlockwipe.containers.profile import UNCONFINED, for_runtime, profile
 from mlockwipe.errors import Refused
 
 NOTIFIED = {"mlock", "mlock2", "mlockall", "mmap", "mmap2", "prctl", "seccomp"}
@@ -112,3 +112,26 @@ def test_what_is_no_base_is_refused(tmp_path: Path, text: str, said: str) -> Non
 def test_a_base_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="can't be read: No such file"):
         profile(str(tmp_path / "none"), "/s")
+
+
+def test_a_runtime_gets_no_rule_that_takes_a_capability_or_another_machine(tmp_path: Path) -> None:
+    base = written(
+        tmp_path,
+        **allows(
+            {"names": ["read", "mlock"], "action": "SCMP_ACT_ALLOW", "includes": {}, "args": []},
+            {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["clone"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["arch_prctl"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64", "x32"]}},
+            {"names": ["s390_runtime_instr"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["amd64"]}},
+            {"names": ["riscv_flush_icache"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["riscv64"]}},
+        ),
+    )
+    found = json.loads(for_runtime(profile(base, "/s")))
+    assert [(rule["names"], rule["action"]) for rule in found["syscalls"]] == [
+        (["read"], "SCMP_ACT_ALLOW"),
+        (["mlock"], "SCMP_ACT_NOTIFY"),
+        (["clone"], "SCMP_ACT_ALLOW"),
+        (["arch_prctl"], "SCMP_ACT_ALLOW"),
+    ]
+    assert found["listenerPath"] == "/s"
+    assert all(rule.keys() <= {"names", "action", "args", "errnoRet"} for rule in found["syscalls"])

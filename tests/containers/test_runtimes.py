@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mlockwipe.containers.profile import profile
+from mlockwipe.containers.profile import for_runtime, profile
 from mlockwipe.contract.witness import Witness, witness
 from tests.support.attaching import PART, Obedient
 from tests.support.c_programs import compiled
@@ -56,20 +56,9 @@ def seccomp(service: Service) -> dict[str, Any]:
 
 
 def resolved(document: dict[str, Any]) -> dict[str, Any]:
-    """As Podman hands it to a runtime: rules without conditions on the machine and on capabilities."""
-    rules = [
-        {key: rule[key] for key in ("names", "action", "args") if rule.get(key)}
-        for rule in document["syscalls"]
-        if not rule.get("excludes")
-        and not (rule.get("includes") or {}).get("caps")
-        and "amd64" in ((rule.get("includes") or {}).get("arches") or ["amd64"])
-    ]
-    return {
-        "defaultAction": document["defaultAction"],
-        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
-        "syscalls": rules,
-        **({"listenerPath": document["listenerPath"]} if "listenerPath" in document else {}),
-    }
+    """As runc takes it; `listenerPath` may be missing."""
+    found: dict[str, Any] = json.loads(for_runtime(json.dumps({"listenerPath": None, **document})))
+    return found
 
 
 class Container(Obedient):

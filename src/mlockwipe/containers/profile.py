@@ -21,6 +21,7 @@ from mlockwipe.memory.filters import OWN_MLOCK2, OWN_PRCTL
 BASES = ("/etc/containers/seccomp.json", "/usr/share/containers/seccomp.json")  # of Podman, in its own order
 UNCONFINED = "unconfined"
 
+_ARCHITECTURE = "amd64"
 _NOTIFY = "SCMP_ACT_NOTIFY"
 _ALLOW = "SCMP_ACT_ALLOW"
 
@@ -82,6 +83,28 @@ def profile(base: str | None, socket: str) -> str:
         document["syscalls"] = [rule for rule in document["syscalls"] if rule["action"] != _ALLOW]
     document["listenerPath"] = socket
     return json.dumps(document, indent=2) + "\n"
+
+
+def for_runtime(profile_text: str) -> str:
+    """The profile as runtimes themselves take it (`linux.seccomp` of config.json): rules without conditions.
+
+    It is for a container on this machine that has no capability beyond the usual ones.
+    """
+    document = json.loads(profile_text)
+    rules = []
+    for rule in document["syscalls"]:
+        includes, excludes = rule.get("includes") or {}, rule.get("excludes") or {}
+        is_for_here = _ARCHITECTURE in (includes.get("arches") or [_ARCHITECTURE])
+        if is_for_here and not includes.get("caps") and _ARCHITECTURE not in (excludes.get("arches") or ()):
+            rules.append({key: rule[key] for key in ("names", "action", "args", "errnoRet") if rule.get(key)})
+    resolved = {
+        "defaultAction": document["defaultAction"],
+        "defaultErrnoRet": document.get("defaultErrnoRet"),
+        "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+        "listenerPath": document["listenerPath"],
+        "syscalls": rules,
+    }
+    return json.dumps({key: value for key, value in resolved.items() if value is not None}, indent=2) + "\n"
 
 
 def _base(named: str | None) -> str:

@@ -28,10 +28,20 @@ class Profile(Verb):
             "--socket", metavar="PATH", default="/run/mlockwipe.sock", help="of the service (default: %(default)s)"
         )
 
+        parser.add_argument(
+            "--for",
+            dest="reader",
+            choices=["engine", "runtime"],
+            default="engine",
+            help="whether a container engine reads it (Podman, Docker: the default), or a runtime (runc, containerd)",
+        )
+
     def call(self, arguments: argparse.Namespace) -> int:
-        from mlockwipe.containers.profile import profile
+        from mlockwipe.containers.profile import for_runtime, profile
 
         text = profile(arguments.base, arguments.socket)
+        if arguments.reader == "runtime":
+            text = for_runtime(text)
         with Stdout():
             print(text, end="")
         return 0
