@@ -176,6 +176,7 @@ class Stuck(TimeoutError):
 
 class _Waits:
     are_bounded = False
+    took_signal = False
 
 
 def bound_waits() -> None:
@@ -184,6 +185,12 @@ def bound_waits() -> None:
 
     signals.change_mask(signals.SIG_BLOCK, [signals.SIGCHLD])
     _Waits.are_bounded = True
+
+
+def took_signal() -> bool:
+    """Whether waiting for one task has taken a SIGCHLD since this was last asked, so that nobody else gets it."""
+    taken, _Waits.took_signal = _Waits.took_signal, False
+    return taken
 
 
 class _Patience:
@@ -199,11 +206,12 @@ class _Patience:
     def sleep(self) -> None:
         """Until a child has something to tell, or it is time to look again. Stuck when it is over.
 
-        The signal that this takes is missed by nobody: who sleeps for it looks at all children before.
+        The signal that this takes may be that of another child: `took_signal`.
         """
         import signal  # the start of `mlockwipe run` does without
 
-        signal.sigtimedwait((_SIGCHLD,), max(0.0, self._due - monotonic()))
+        if signal.sigtimedwait((_SIGCHLD,), max(0.0, self._due - monotonic())) is not None:
+            _Waits.took_signal = True
         if (now := monotonic()) < self._due:
             return
         self._due = now + _LOOKS_APART
@@ -292,6 +300,11 @@ def is_still(tid: int) -> bool:
         return os.waitid(os.P_PID, tid, _LOOK_NOW | os.WEXITED) is not None
     except ChildProcessError:
         return True
+
+
+def has_news(tid: int) -> bool:
+    """Whether a task whose stop was waited for has come to another one, or to its end; or is another task by now."""
+    return any(stop.tid == tid for stop in _taken_too_soon) or is_still(tid)
 
 
 def await_stop(tid: int, sleeping: float = SLEEPING) -> Stop:

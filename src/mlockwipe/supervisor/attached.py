@@ -152,7 +152,9 @@ class Attached:
             while True:
                 busy = self._handle_tasks()
                 self._try_again()
-                patience = _PERIOD if self._stuck else self._unsettled
+                patience = self._unsettled
+                if self._stuck and (patience is None or patience > _PERIOD):
+                    patience = _PERIOD
                 if orders is not None:
                     orders.flush()
                 if not self.any_left:

@@ -179,7 +179,10 @@ class NotifiedCalls:
                 self._protection.protect(task)
             self._protection.add_filter(task)
         except TaskGone:
-            pass  # if that was a helper task of ours, the next notification tries again
+            # If that was a helper task of ours, the next notification tries again. If it was the caller, or another
+            # thread has got its tid by exec, its stop is none of what has the tid now.
+            if wait.has_news(task.tid):
+                return
         except Exception as error:
             # It is not tried again: the call that begins anew would end here as well.
             self._tracees.failed(task.tgid, error)

@@ -152,6 +152,7 @@ class Tracees:
 
     def settle(self) -> float | None:
         """To be called when there are no more events, and again after so many seconds, should none come by then."""
+        wait.took_signal()  # of what has been looked at since
         if self._put_off:
             self._go_on_waiting()
         soon = self.restarts.settle()
@@ -166,7 +167,7 @@ class Tracees:
             waits.append(soon)
         if (soon := self._releases.look()) is not None:
             waits.append(soon)
-        return min(waits, default=None)
+        return 0.0 if wait.took_signal() else min(waits, default=None)
 
     def await_io(self, space: AddressSpace) -> None:
         """A call has released memory that I/O still refers to."""
