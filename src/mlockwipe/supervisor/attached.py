@@ -152,7 +152,7 @@ class Attached:
             while True:
                 busy = self._handle_tasks()
                 self._try_again()
-                patience = self._unsettled
+                patience = 0.0 if wait.took_signal() else self._unsettled
                 if self._stuck and (patience is None or patience > _PERIOD):
                     patience = _PERIOD
                 if orders is not None:

@@ -195,7 +195,7 @@ class NotifiedCalls:
             # of a process that shares the memory by vfork, or a thread with other filters: at its next stop
             with contextlib.suppress(*GONE):
                 if self._protection.can_get_filter(tasks[other]):
-                    ptrace.interrupt(other)
+                    self._tracees.restarts.interrupt(tasks[other])
         try:
             self._tracees.on_stop(stop)  # which lets the task go on
         finally:

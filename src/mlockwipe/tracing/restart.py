@@ -17,7 +17,7 @@ from time import monotonic
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import Registers
 from mlockwipe.linux.signals import SIGCHLD, SIGCONT, SIGURG, SIGWINCH, as_bits
-from mlockwipe.tracing.restarted import ASKED, LATE, MADE, RETURNED, STOPPED, Restarted
+from mlockwipe.tracing.restarted import ASKED, MADE, OVER, RETURNED, STOPPED, Restarted
 from mlockwipe.tracing.task import Task
 
 _ERESTARTSYS, ERESTARTNOINTR, _ERESTARTNOHAND = 512, 513, 514  # include/linux/errno.h
@@ -51,7 +51,7 @@ class Restarts:
                 registers = Registers.from_buffer_copy(before.registers)
             elif bytes(registers) != bytes(before.registers):
                 before = None
-            elif before.phase == LATE or (before.phase == STOPPED and signal in (SIGCONT, 0)):
+            elif before.phase == OVER or (before.phase == STOPPED and signal in (SIGCONT, 0)):
                 task.restarted = before
                 return signal
         restarted = self._begin(task, registers, signal, before)
@@ -105,6 +105,12 @@ class Restarts:
             ptrace.set_registers(task.tid, registers)
         task.restarted = Restarted(registers, STOPPED)
 
+    def interrupt(self, task: Task) -> None:
+        """Ask a task to stop for us. Its call goes on after that, however often it is asked."""
+        if task.restarted is not None:
+            task.restarted.by_us = False
+        ptrace.interrupt(task.tid)
+
     def go_on(self, task: Task, signal: int = 0) -> None:
         if task.restarted is not None and task.restarted.phase in (ASKED, MADE):
             ptrace.cont_to_syscall_stop(task.tid, signal)
@@ -139,11 +145,13 @@ class Restarts:
 
     def _returned(self, task: Task, restarted: Restarted, registers: Registers) -> None:
         self._deadlines.pop(task.tid, None)
-        result, late = registers.result, restarted.is_late
+        result, over = registers.result, restarted.is_late
         registers = restarted.registers
         if restarted.steps:
             done = max(result, 0)
             finished = done == restarted.steps.pop(0)[2]
+            # Its end, or an error, SIGPIPE say, which is about to be told of by a signal: there is no more to be had.
+            over = over or (result <= 0 and result not in _INTERRUPTED and not finished)
             registers.set_result(registers.result + done)
             if finished and restarted.steps:
                 restarted.phase = ASKED
@@ -151,15 +159,15 @@ class Restarts:
                 restarted.asked = bytes(again)
                 ptrace.set_registers(task.tid, again)
                 return
-        elif result == -errno.EINTR and late:
+        elif result == -errno.EINTR and over:
             registers.set_result(restarted.timed_out)
         elif result == -errno.EALREADY and restarted.timed_out == -errno.EINPROGRESS:
             registers.set_result(restarted.timed_out)  # by itself, but it was another's when it was made again
         else:
             registers.set_result(result)
         ptrace.set_registers(task.tid, registers)
-        if late:
-            restarted.phase = LATE
+        if over:
+            restarted.phase = OVER
         elif _has_pending(task.tid):
             restarted.phase = RETURNED
         elif result in _INTERRUPTED and not restarted.by_us:

@@ -6,8 +6,9 @@ from time import monotonic
 from mlockwipe.linux.arch import Registers
 
 # Where a call that goes on is: to be made again, made again, back from that before a stop for another signal; or it
-# ends with what it has, for its time is up, or it was interrupted by a stop of its group, as it would be without us.
-ASKED, MADE, RETURNED, LATE, STOPPED = range(5)
+# ends with what it has, for its time is up or there is no more, or for it was interrupted by a stop of its group, as
+# it would be without us.
+ASKED, MADE, RETURNED, OVER, STOPPED = range(5)
 
 
 class Restarted:

@@ -145,7 +145,7 @@ class TrappedCalls:
         others = [tid for tid in task.space.tids - {task.tid} if tasks[tid].state is not TaskState.GROUP_STOPPED]
         for tid in others:
             with contextlib.suppress(ProcessLookupError):
-                ptrace.interrupt(tid)
+                self._tracees.restarts.interrupt(tasks[tid])
         start = monotonic_ns()
         for tid in others:
             while not wait.is_still(tid):
