@@ -214,7 +214,7 @@ def test_it_moves_to_its_guardian_and_lets_go_of_all_else() -> None:
         assert os.getpgid(stand.pid) == stand.guardian
         assert after.pop(0) == after.pop(1) == "/dev/null"
         assert after.pop(2) == before[2]
-        assert len(before) > len(after) == 4  # the channel, its signals, its parent, and the program
+        assert len(before) > len(after) == 5  # the channel, its signals, its parent, the program, and /proc
         assert {"anon_inode:[signalfd]", "anon_inode:[pidfd]"} < set(after.values())
         assert os.readlink(f"/proc/{stand.pid}/cwd") == "/"
 

@@ -22,11 +22,14 @@ def proc_directory() -> int:
     Where that is allowed, of a copy of that mount: the mount itself would be busy for a program that unmounts it.
     """
     if _Proc.directory == -1:
-        path = ctypes.create_string_buffer(b"/proc")
-        address, flags = ctypes.addressof(path), _OPEN_TREE_CLONE | os.O_CLOEXEC
-        _Proc.directory = int(syscall(NATIVE.numbers["open_tree"], _AT_FDCWD, address, flags, 0, 0, 0))
-    if _Proc.directory == -1:
         _Proc.directory = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        if b"\nSeccomp:\t0\n" in read_file("self/status"):  # or a filter, of systemd say, may kill us for it
+            path = ctypes.create_string_buffer(b"/proc")
+            address, flags = ctypes.addressof(path), _OPEN_TREE_CLONE | os.O_CLOEXEC
+            copy = int(syscall(NATIVE.numbers["open_tree"], _AT_FDCWD, address, flags, 0, 0, 0))
+            if copy != -1:
+                os.dup2(copy, _Proc.directory, inheritable=False)
+                os.close(copy)
     return _Proc.directory
 
 
