@@ -115,6 +115,7 @@ class Writer:
         self.race = self.random.random() < 0.25
         self.threads = self.random.choice((1, 1, 2, 3, THREADS)) if not self.race else THREADS
         self.in_child = False
+        self.waits_no_more: set[int] = set()
         self.addresses: list[Line] = []  # whose results are addresses that the kernel chose
         # Not everything in every script, or nothing would be seen of what is rare.
         kinds: dict[Callable[[int], Line], float] = {
@@ -414,6 +415,8 @@ class Writer:
                 thread, "aio", (random.choice((0, 1)), random.choice(("file", "memfd")), address, PAGE, offset)
             )
         if random.random() < 0.2:
+            # The end of a ring whose work a worker has done interrupts the thread's next wait with EINTR, sometimes.
+            self.waits_no_more.add(thread)
             return Line(thread, "uring", (25, -1, address, PAGE, 0, random.choice((0, 3, 4, 8, 16))))
         return Line(thread, "uring", (random.choice((22, 23)), "file", address, PAGE, offset, 0))
 
@@ -466,6 +469,8 @@ class Writer:
             return self.fill(thread)
         random = self.random
         waiter = random.randrange(1, self.threads)
+        if waiter in self.waits_no_more:
+            return self.fill(waiter)
         other = random.choice([one for one in range(self.threads) if one != waiter])
         at = 1024 + waiter * 128  # of the scratch page: a timespec or timeval, a pollfd and a signal set
         number, kind, flags = self.some_action()

@@ -327,12 +327,15 @@ class AddressSpace:
         change = Change(added=under_way.change.removed)  # should the kernel not answer: rather too much
         try:
             try:
+                if not succeeded and isinstance(
+                    saved, in_flight.Aside
+                ):  # and locked again, before the kernel is asked
+                    self._bring_back(under_way)
                 change = at_return(self.sensitive, call, under_way.change, result, self.state.mappings)
             finally:
                 self.sensitive.apply(change)
-            if not succeeded and saved:
-                for start, end in self._not_replaced(under_way):
-                    saved.bring_back(start, end)
+            if not succeeded and isinstance(saved, Saved):
+                self._bring_back(under_way)
             elif call.name == "process_madvise" and saved:
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
@@ -350,6 +353,11 @@ class AddressSpace:
             # It unlocks all of the mapping of which it has moved a part (dontunmap_complete in mm/mremap.c, 6.18).
             self.sensitive.inherited = True
         return change
+
+    def _bring_back(self, under_way: CallUnderWay) -> None:
+        if under_way.saved:
+            for start, end in self._not_replaced(under_way):
+                under_way.saved.bring_back(start, end)
 
     def _not_replaced(self, under_way: CallUnderWay) -> RangeSet:
         """Where a call that has failed has put nothing else: an mremap of several mappings may have moved some."""
