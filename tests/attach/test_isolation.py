@@ -114,6 +114,7 @@ def test_a_supervisor_that_hangs_does_not_keep_the_watcher_from_ending(tmp_path:
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     with obedient() as (one, _), watching(tmp_path, "obedient", setting="watch._PATIENCE = 60.0") as attachment:
         attachment.await_covered(one.pid)
+        assert one.tell("?") == ["well"]  # it has gone on
         os.kill(supervisor_of(one.pid), signal.SIGSTOP)
         attachment.send(signal.SIGINT)
         time.sleep(0.2)
