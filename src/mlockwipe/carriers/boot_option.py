@@ -10,7 +10,6 @@ _LIMITS = {
         ("W12-child-swapped", "W12-child-half-back-from-swap", "W12-child-back-from-swap"),
         "the kernel has given the page back before, when it swapped its contents out",
     ),
-    "W3-dontunmap-part": "the kernel unlocks all of a mapping of which MREMAP_DONTUNMAP moves a part",
     "W12-child-moves-by-userfaultfd": "UFFDIO_MOVE takes inherited copies to memory that is not marked",
 }
 

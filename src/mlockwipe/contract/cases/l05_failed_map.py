@@ -180,9 +180,13 @@ def move_onto_sealed(program: Program) -> None:
     "mremap of two mappings, of which the second is sealed (Linux 6.17 moves the first)",
 )
 def half_moved_onto(program: Program) -> None:
+    half = HALF * PAGE
+    two, room = program.plain(), program.plain()
+    mm.mprotect(two, half, mman.PROT_READ)
+    if refused(mm.mremap, two, SIZE, SIZE, MOVE, room) is not None:
+        program.cannot("this kernel moves one mapping at a time (several: Linux 6.17)")
     at = program.secret()
     other = program.plain()
-    half = HALF * PAGE
     ctypes.memset(other, 7, half)
     seal(program, other + half, half)
     program.show(at + half, HALF)
