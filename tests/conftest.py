@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 
 from mlockwipe.kernel.packages import cache, candidate
+from mlockwipe.linux import wait
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,6 +32,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs_pid_namespace: the test runs a program as process 1 of one, by unshare(1)"
     )
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before() -> Iterator[None]:
+    """What is tested in this process may block signals; all that later tests start would inherit that."""
+    before, bounded = signal.pthread_sigmask(signal.SIG_BLOCK, []), wait._Waits.are_bounded
+    yield
+    wait._Waits.are_bounded = bounded
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -224,7 +224,7 @@ def direct_munmap(program: Program) -> None:
         secret = (ctypes.c_char * (MANY * PAGE)).from_address(at)
         thread = threading.Thread(target=os.pwrite, args=(fd, secret, 0))
         thread.start()
-        with suppress(FileNotFoundError):  # it is done already
+        with suppress(FileNotFoundError, ProcessLookupError):  # it is done already
             while thread.is_alive() and state(os.getpid(), thread.native_id) != "D":
                 os.sched_yield()
 
