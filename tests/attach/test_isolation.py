@@ -61,6 +61,7 @@ def test_each_program_has_a_supervisor_of_its_own_and_may_lose_it(tmp_path: Path
         attachment.await_covered(one.pid, other.pid)
         assert supervisor_of(one.pid) != supervisor_of(other.pid)
         assert attachment.process.pid not in (supervisor_of(one.pid), supervisor_of(other.pid))
+        assert one.tell("?") == ["well"]  # it has gone on, or SIGKILL to the supervisor may interrupt its call
         os.kill(supervisor_of(one.pid), signal.SIGKILL)
         attachment.await_covered(one.pid)  # by another
         assert any(

@@ -190,8 +190,9 @@ class Attached:
         # A program that is itself the reaper of its keepers, as process 1 is, gets SIGCHLD for them.
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
+        # What is not handled by then ends as it is: a call that we have interrupted, with EINTR.
         deadline = monotonic() + _PERIOD
-        while poll.poll(_QUIET) and monotonic() < deadline:
+        while (wait.took_signal() or poll.poll(_QUIET)) and monotonic() < deadline:
             signalfd.read_signals(self._signals)
             self._handle_tasks()
 
