@@ -100,6 +100,7 @@ def test_a_supervisor_that_hangs_does_not_keep_the_watcher_from_ending(tmp_path:
         before = tasks(one.pid), tasks(other.pid)
         with watching(tmp_path, "obedient", setting="watch._PATIENCE = 1.0") as attachment:
             attachment.await_covered(one.pid, other.pid)
+            assert one.tell("?") == ["well"]  # it has gone on
             os.kill(supervisor_of(one.pid), signal.SIGSTOP)
             attachment.send(signal.SIGINT)
             assert attachment.end() == 0
@@ -129,6 +130,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 def test_a_supervisor_that_does_not_answer_lets_go_of_its_program(tmp_path: Path) -> None:
     with obedient() as (one, _), watching(tmp_path, "obedient", setting="covering._SILENCE = 2.0") as attachment:
         attachment.await_covered(one.pid)
+        assert one.tell("?") == ["well"]  # it has gone on
         os.kill(supervisor_of(one.pid), signal.SIGSTOP)
         assert one.process.stdin is not None
         attachment.await_covered(one.pid)
