@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -106,6 +107,12 @@ def test_a_file_that_is_no_socket_is_not_replaced(tmp_path: Path) -> None:
     outcome = run_bare([MLOCKWIPE, "serve", "--socket", str(tmp_path / "file")])
     assert outcome.status == 125
     assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_for_want_of_memory_others_are_killed_before_it() -> None:
+    with serving("sh", "-c", 'echo 300 >/proc/self/oom_score_adj; exec "$@"', "sh") as service:
+        score = int(Path(f"/proc/{service.process.pid}/oom_score_adj").read_text())
+        assert score in (0, -1000)
 
 
 # -- hostile connections ----------------------------------------------------------------------------------------
@@ -250,6 +257,37 @@ def test_a_second_program_does_not_notice_the_death_of_the_first_ones_supervisor
         second.kill()
         second.end()
         assert second.look().dirty == 0
+
+
+RECOVERY_FAILS = """
+import sys
+from mlockwipe.cli import main
+from mlockwipe.supervisor import outside
+
+def fails(*_):
+    raise ValueError
+
+outside.recover = fails
+sys.exit(main(sys.argv[2:]))
+"""
+LOCKS = "from mlockwipe.linux import mm; mm.mlock(mm.mmap(0, 4096, 3, 0x22), 4096)"
+
+
+@needs_gcc
+def test_a_guardian_that_can_not_wipe_supervises_what_is_left() -> None:
+    """Without a supervisor the second program's lock would fail with ENOSYS."""
+    shell = ("sh", "-c", f'"$@"; exec {sys.executable} -c "{LOCKS}; exit(7)"', "sh")
+    with (
+        serving(sys.executable, "-c", RECOVERY_FAILS) as service,
+        obedient(1, (*service.exec, *shell)) as (program, processes),
+    ):
+        (supervisor,) = service.processes.named("mlockwipe-super")
+        os.kill(supervisor, signal.SIGKILL)
+        assert program.end() == 7
+        for keeper in processes.named("mlockwipe-keep"):
+            os.kill(keeper, signal.SIGKILL)  # of the first program, which was left as it was
+        service.await_idle()
+        assert any("what it left could not be wiped: " in line for line in service.log)
 
 
 # -- the contract -----------------------------------------------------------------------------------------------

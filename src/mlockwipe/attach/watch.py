@@ -6,7 +6,6 @@ This process traces nobody, and waits for nobody: each program has a supervisor 
 
 import os
 import pwd
-import resource
 import select
 import signal
 from collections import Counter
@@ -18,9 +17,9 @@ from time import monotonic
 from mlockwipe.attach.covering import LEFT, Covering
 from mlockwipe.attach.holders import describe, holders
 from mlockwipe.attach.policy import Policy, Process
-from mlockwipe.linux import procfs, signalfd, user_namespace
+from mlockwipe.linux import limits, procfs, signalfd, user_namespace
 from mlockwipe.supervisor.attachable import ancestors, name_of
-from mlockwipe.supervisor.attached import ENDING
+from mlockwipe.supervisor.attached import open_signals
 from mlockwipe.supervisor.report import Report
 
 _PERIOD = 1.0  # seconds from one look at the machine to the next
@@ -68,13 +67,8 @@ class Watch:
         self._never = set(ancestors(os.getpid()))
         self._is_randomized = procfs.sysctl("kernel/randomize_va_space") != "0"
         self._written = self._state()
-        watched = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
-        signal.signal(signal.SIGTSTP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
-        self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        self._signals = open_signals()
+        limits.raise_limits(os.getpid())
         self._poll = select.poll()
         self._poll.register(self._signals, select.POLLIN)
 

@@ -152,6 +152,16 @@ def sleep_in_lock() -> None:
     lock.acquire()
 
 
+def ring_with_buffers(program: Program, at: int) -> "Ring":
+    """A ring that holds the SIZE bytes at an address as registered buffers, or the end of the case."""
+    ring = open_ring(program, 1)
+    try:
+        ring.register(at, SIZE)
+    except OSError as error:
+        program.cannot(f"buffers can't be registered: {error.strerror}")
+    return ring
+
+
 def open_ring(program: Program, entries: int) -> "Ring":
     """A ring, or the end of the case."""
     from mlockwipe.linux.io_uring import Ring

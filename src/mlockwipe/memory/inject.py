@@ -32,7 +32,7 @@ from mlockwipe.linux.wait import (
 _SIGTRAP = 5
 BRIEFLY = 0.3  # seconds
 # Those that a faulty instruction raises. Blocked as they are meanwhile, nobody else can bring them.
-_FAULTS = frozenset((4, 7, 11))  # SIGILL, SIGBUS, SIGSEGV
+FAULTS = frozenset((4, 7, 11))  # SIGILL, SIGBUS, SIGSEGV
 _ALL_SIGNALS = (1 << 64) - 1
 # What a task blocks while it executes calls for us. Not SIGTRAP: the trap after a step, finding it blocked, takes the
 # program's handler for it away (force_sig_info_to_task in kernel/signal.c, Linux 6.18).
@@ -191,7 +191,7 @@ class Injection:
                 # Before the call has been executed, somebody else may have sent a SIGTRAP.
                 if registers.instruction_pointer != self.instruction:
                     return None
-            elif isinstance(stop, SignalStop) and stop.signal in _FAULTS:
+            elif isinstance(stop, SignalStop) and stop.signal in FAULTS:
                 return None
             self._on_other_stop(stop)
             ptrace.single_step(self.tid)

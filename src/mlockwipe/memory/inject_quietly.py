@@ -12,10 +12,9 @@ from types import TracebackType
 from mlockwipe.linux import procfs, ptrace
 from mlockwipe.linux.arch import Abi
 from mlockwipe.linux.wait import SignalStop, SyscallStop, TaskGone, await_stop
-from mlockwipe.memory.inject import Injection
+from mlockwipe.memory.inject import FAULTS, Injection
 
 _SIGTRAP_BIT = 1 << 4
-_FAULTS = frozenset((4, 7, 11))  # SIGILL, SIGBUS, SIGSEGV
 
 
 def injection(tid: int, status: procfs.Status, abi: Abi, instruction: int) -> Injection:
@@ -49,7 +48,7 @@ class Quiet(Injection):
                     entered = registers.executed_at() == self.instruction
                     strayed = not entered
                 else:
-                    strayed = isinstance(stop, SignalStop) and stop.signal in _FAULTS
+                    strayed = isinstance(stop, SignalStop) and stop.signal in FAULTS
                 if strayed:
                     raise OSError(errno.EFAULT, "there is no system-call instruction any more where there was one")
                 self._on_other_stop(stop)

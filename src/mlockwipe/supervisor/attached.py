@@ -45,7 +45,16 @@ _SOME_TIME = 5.0  # seconds until a process that was stuck is tried again
 _ATTEMPTS = 3  # to give an address space its keeper
 _SIBLINGS = 256  # that are looked at for one that shares its memory; more would take too long for each of thousands
 _AT_ONCE = 64  # events, before signals to this process are looked at
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+def open_signals() -> int:
+    """A signalfd of ends of children, and of what asks to end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
+    watched = [number for number in _ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
+    signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
+    return signalfd.open_signalfd((signal.SIGCHLD, *watched))
 
 
 class Orders(Protocol):
@@ -83,11 +92,7 @@ class Attached:
         self._said: set[str] = set()
         self._stuck: dict[AddressSpace, float] = {}  # those whose tasks did not stop, and when to try again
         self._unsettled: float | None = None  # seconds, as of Tracees.settle
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be inherited, it lets nobody be waited for
-        watched = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]  # nohup(1)
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD, *watched])
-        signal.signal(signal.SIGTSTP, signal.SIG_IGN)  # while we are stopped, programs wait for us
-        self._signals = signalfd.open_signalfd((signal.SIGCHLD, *watched))
+        self._signals = open_signals()
         wait.bound_waits()
         limits.raise_limits(os.getpid())  # each address space takes four descriptors
 

@@ -3,14 +3,16 @@
 
 import os
 import signal
+from collections.abc import Callable
 
 from mlockwipe.linux import procfs, ptrace
-from mlockwipe.linux.wait import GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
+from mlockwipe.linux.wait import End, GroupStop, SeccompStop, SignalStop, Stop, SyscallStop, UntracedStop
 from mlockwipe.memory.address_space import AddressSpace
 from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.memory.ranges import RangeSet
 from mlockwipe.supervisor.custody import Custody
 from mlockwipe.supervisor.launch import lost_privilege
+from mlockwipe.tracing.burst import Burst
 from mlockwipe.tracing.counts import Counts
 from mlockwipe.tracing.notified import NotifiedCalls
 from mlockwipe.tracing.observer import Observer
@@ -66,11 +68,13 @@ class Filtered:
         self._counts = counts
         self._strict = strict
         self._unmap = unmap
+        self._burst = Burst()
+        self._unsettled: float | None = None  # seconds, as of Tracees.settle
         self._restarts = Restarts(transfers=True)
         self.tracees = Tracees(self, observer, journal, self._restarts)
         self._trapped = TrappedCalls(self.tracees, counts, save_area)
         self._protection = Protection(self.tracees, custody.entrust, inherited_filters, unmap=unmap)
-        self.notified = NotifiedCalls(
+        self._notified = NotifiedCalls(
             listener,
             self.tracees,
             self._trapped,
@@ -80,6 +84,35 @@ class Filtered:
             owner.note_death_signal,
             strict=strict,
         )
+
+    # -- events, for the loop of the owner ----------------------------------------------------------------------
+
+    @property
+    def patience(self) -> float | None:
+        """How long the loop may sleep, in seconds; None without end."""
+        return 0 if self._burst.on else self._unsettled
+
+    def handle_events(self, ended: Callable[[End], None]) -> bool:
+        """Every event of the tasks, and of other children: False when there is none of them left. `ended` reaps."""
+        while True:
+            try:
+                found = self._burst.next()
+            except ChildProcessError:
+                self._burst.end()
+                self._unsettled = None
+                return False
+            if found is None:
+                self._unsettled = self.tracees.settle()
+                return True
+            end = self.tracees.handle(found)
+            if end is None:
+                self._burst.stop_handled()
+            else:
+                ended(end)
+
+    def handle_notification(self) -> None:
+        self._burst.end()  # which would not hear of the next one
+        self._notified.handle()
 
     # -- stops --------------------------------------------------------------------------------------------------
 

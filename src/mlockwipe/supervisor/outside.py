@@ -18,10 +18,11 @@ from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.custody import Custody, Entrusted
 from mlockwipe.supervisor.filtered import Filtered
 from mlockwipe.supervisor.handover import Request
+from mlockwipe.supervisor.once import Once
 from mlockwipe.supervisor.recovery import filtered, recover
 from mlockwipe.supervisor.report import Report
-from mlockwipe.tracing.burst import Burst
 from mlockwipe.tracing.observer import Unobserved
+from mlockwipe.tracing.trouble import reason
 
 _IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
@@ -55,7 +56,10 @@ def guard(request: Request, inherited_filters: int, report: Report, verbosity: i
     why = limits.why_killed(used.ru_utime + used.ru_stime)
     _say(request, f"the supervisor was killed{why}; its guardian wipes what it left and takes its place")
     save_area.clear()
-    report.counts.wiped["death of the supervisor"] += recover(journal, left.files, filtered)
+    try:
+        report.counts.wiped["death of the supervisor"] += recover(journal, left.files, filtered)
+    except Exception as error:  # those that have not locked anything yet go on all the same
+        _say(request, f"what it left could not be wiped: {reason(error)}")
     journal.clear()
     Outside(request, inherited_filters, Custody(None), journal, save_area, report, verbosity).run()
 
@@ -76,9 +80,7 @@ class Outside:
         self._request = request
         self._report = report
         self._verbosity = verbosity
-        self._said: set[str] = set()
-        self._unsettled: float | None = None  # seconds, as of Tracees.settle
-        self._burst = Burst()
+        self._once = Once()
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
         self._signals = signalfd.open_signalfd([signal.SIGCHLD])
         wait.bound_waits()
@@ -102,41 +104,22 @@ class Outside:
         poll.register(self._signals, select.EPOLLIN)
         poll.register(self._request.listener, select.EPOLLIN)
         listening = True
-        while self._handle_tracees() or listening:
-            for fd, events in poll.poll(0 if self._burst.on else self._unsettled):
+        while self._filtered.handle_events(self._reap) or listening:
+            for fd, events in poll.poll(self._filtered.patience):
                 if fd == self._signals:
                     signalfd.read_signals(fd)
                 elif events & select.EPOLLIN:
-                    self._burst.end()  # which would not hear of the next one
-                    self._filtered.notified.handle()
+                    self._filtered.handle_notification()
                 else:
                     poll.unregister(fd)
                     listening = False
         poll.close()
         self._end()
 
-    def _handle_tracees(self) -> bool:
-        """Every event of them: False when there is none."""
-        while True:
-            try:
-                found = self._burst.next()
-            except ChildProcessError:
-                self._burst.end()
-                self._unsettled = None
-                return False
-            if found is None:
-                self._unsettled = self._filtered.tracees.settle()
-                return True
-            end = self._filtered.tracees.handle(found)
-            if end is None:
-                self._burst.stop_handled()
-            else:
-                self._note(end)
-                wait.reap(end.tid)
-
-    def _note(self, end: End) -> None:
+    def _reap(self, end: End) -> None:
         if end.tid == self._request.pid:
             self._report.status = {"exit" if end.exited else "signal": end.status}
+        wait.reap(end.tid)
 
     def _end(self) -> None:
         counts = self._report.counts
@@ -150,8 +133,7 @@ class Outside:
     # -- as the owner of what is traced -------------------------------------------------------------------------
 
     def say(self, key: str, text: str) -> None:
-        if key not in self._said and self._verbosity >= 0:
-            self._said.add(key)
+        if self._verbosity >= 0 and (text := self._once.of(key, text)):
             _say(self._request, text)
 
     def note_death_signal(self, tgid: int, number: int) -> None:

@@ -280,9 +280,10 @@ def _remove(path: str, listening: socket.socket) -> None:
 
 def _lower_oom_score() -> None:
     """As low as allowed: what is killed for want of memory should be the program."""
-    for score in (-1000, 0):
-        try:
-            Path("/proc/self/oom_score_adj").write_text(str(score))
-            return
-        except OSError:  # below what it was needs CAP_SYS_RESOURCE
-            continue
+    file = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):
+        file.write_text("-1000")  # below what it once was needs CAP_SYS_RESOURCE
+        return
+    with suppress(OSError):
+        if int(file.read_text()) > 0:
+            file.write_text("0")

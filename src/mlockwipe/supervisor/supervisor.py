@@ -16,12 +16,11 @@ from mlockwipe.memory.journal import Journal, SaveArea
 from mlockwipe.supervisor.channel import Channel
 from mlockwipe.supervisor.custody import Custody
 from mlockwipe.supervisor.filtered import Filtered
+from mlockwipe.supervisor.once import Once
 from mlockwipe.supervisor.options import Options
 from mlockwipe.supervisor.report import Report
-from mlockwipe.tracing.burst import Burst
 from mlockwipe.tracing.observer import Unobserved
 
-_MOST_SAID = 100  # a program that executes ever others could fill a log
 _ENDING = frozenset((signals.SIGTERM, signals.SIGINT, signals.SIGHUP, signals.SIGQUIT))
 # To be blocked by whoever runs a supervisor. SIGALRM is the tick of a burst.
 SIGNALS = signals.ALL - {signals.SIGKILL, signals.SIGALRM, *signals.STOPPING}
@@ -53,9 +52,7 @@ class Supervisor:
         self._death_signal = 0  # which the program wants when its parent dies: that is not this process to it
         self._verbose = options.verbosity > 0
         self._front_pid = front_pid
-        self._said: set[str] = set()
-        self._unsettled: float | None = None  # seconds, as of Tracees.settle
-        self._burst = Burst()
+        self._once = Once()
         self._signals = signalfd.open_signalfd(SIGNALS)
         wait.bound_waits()
         limits.raise_limits(os.getpid())  # each address space takes four descriptors
@@ -87,13 +84,12 @@ class Supervisor:
         front = self._front.fileno()
         poll.register(front, select.EPOLLIN)
         while self._handle_children():
-            for fd, events in poll.poll(0 if self._burst.on else self._unsettled):
+            for fd, events in poll.poll(self._filtered.patience):
                 if fd == self._signals:
                     self._forward_signals()
                 elif fd == self._listener:
                     if events & select.EPOLLIN:
-                        self._burst.end()  # which would not hear of the next one
-                        self._filtered.notified.handle()
+                        self._filtered.handle_notification()
                     else:
                         poll.unregister(fd)  # no task is left that has the filter
                 elif fd == front and self._front_is_gone():
@@ -103,21 +99,10 @@ class Supervisor:
 
     def _handle_children(self) -> bool:
         """Every event of our children: False when there is none of them left."""
-        while True:
-            try:
-                found = self._burst.next()
-            except ChildProcessError:
-                return False
-            if found is None:
-                self._unsettled = self._tracees.settle()
-                if self._program_stopped:
-                    self._look_for_continued()
-                return True
-            end = self._tracees.handle(found)
-            if end is None:
-                self._burst.stop_handled()
-            else:
-                self._reap(end)
+        any_left = self._filtered.handle_events(self._reap)
+        if any_left and self._program_stopped:
+            self._look_for_continued()
+        return any_left
 
     def _reap(self, end: End) -> None:
         if end.tid == self._program:
@@ -186,7 +171,8 @@ class Supervisor:
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         while self._handle_children():
-            poll.poll(None if self._unsettled is None else self._unsettled * 1000)
+            patience = self._filtered.patience
+            poll.poll(None if patience is None else patience * 1000)
             signalfd.read_signals(self._signals)
             self._kill_children()
 
@@ -205,12 +191,7 @@ class Supervisor:
     # -- what the programs concern of it ------------------------------------------------------------------------
 
     def say(self, key: str, text: str) -> None:
-        if key in self._said or len(self._said) > _MOST_SAID:
-            return
-        if len(self._said) == _MOST_SAID:
-            key, text = "", "no more is said of what goes wrong: a --report has it all"
-        self._said.add(key)
-        if self._front is not None:
+        if self._front is not None and (text := self._once.of(key, text)):
             self._front.offer("say", text)  # it may be stopped, as the program is: what is supervised goes on
 
     def note_death_signal(self, tgid: int, number: int) -> None:
@@ -248,7 +229,7 @@ def _is_from_below(info: signalfd.SignalInfo) -> bool:
     Who is gone, as kill(1) is at once, can't be asked. A program tells its parent something; others want to end it.
     """
     pid = info.sender
-    if pid and not os.path.exists(f"/proc/{pid}"):
+    if pid and not procfs.tasks(pid):
         return info.signal not in _ENDING
     while pid > 1 and pid != os.getpid():
         pid = _parent(pid)

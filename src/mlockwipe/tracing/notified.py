@@ -173,7 +173,7 @@ class NotifiedCalls:
         ptrace.interrupt(task.tid)
         seccomp.refuse(self._listener, notification, ERESTARTNOINTR)
         stop = wait.await_stop(task.tid)
-        new = task.space.is_unheld
+        new, gone = task.space.is_unheld, False
         try:
             if new:
                 self._protection.protect(task)
@@ -181,8 +181,7 @@ class NotifiedCalls:
         except TaskGone:
             # If that was a helper task of ours, the next notification tries again. If it was the caller, or another
             # thread has got its tid by exec, its stop is none of what has the tid now.
-            if wait.has_news(task.tid):
-                return
+            gone = wait.has_news(task.tid)
         except Exception as error:
             # It is not tried again: the call that begins anew would end here as well.
             self._tracees.failed(task.tgid, error)
@@ -197,14 +196,15 @@ class NotifiedCalls:
                 if self._protection.can_get_filter(tasks[other]):
                     self._tracees.restarts.interrupt(tasks[other])
         try:
-            self._tracees.on_stop(stop)  # which lets the task go on
+            if not gone:
+                self._tracees.on_stop(stop)  # which lets the task go on
         finally:
             if new:
                 self._protection.entrust(task)  # soon enough: the call that locks comes to us once more
 
 
 def _wants_seccomp(call: Call) -> bool:
-    return call.name == "seccomp" or (call.name == "prctl" and call.arguments[0] & 0xFFFFFFFF == PR_SET_SECCOMP)
+    return call.name == "seccomp" or (call.name == "prctl" and call.arguments[0] == PR_SET_SECCOMP)
 
 
 def _locks_or_maps(call: Call) -> bool:

@@ -3,7 +3,7 @@
 
 import argparse
 
-from mlockwipe.verbs.parser import Verb, add_command, command_of
+from mlockwipe.verbs.parser import Verb, add_command, add_protection, command_of
 
 
 class Exec(Verb):
@@ -20,16 +20,7 @@ class Exec(Verb):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--socket", metavar="PATH", help="of the service (default: /run/mlockwipe.sock)")
-        parser.add_argument(
-            "--strict",
-            action="store_true",
-            help="refuse a lock with EPERM where its memory could not be wiped, instead of a warning",
-        )
-        parser.add_argument(
-            "--no-unmap",
-            action="store_true",
-            help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
-        )
+        add_protection(parser)
         parser.add_argument(
             "-v", "--verbose", action="store_true", help="have the service say what was wiped in the end"
         )

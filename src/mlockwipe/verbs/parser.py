@@ -117,6 +117,20 @@ def command_of(verb: Verb, arguments: argparse.Namespace) -> list[str]:
     return command
 
 
+def add_protection(parser: argparse.ArgumentParser) -> None:
+    """--strict and --no-unmap."""
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse a lock with EPERM where its memory could not be wiped, instead of a warning",
+    )
+    parser.add_argument(
+        "--no-unmap",
+        action="store_true",
+        help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
+    )
+
+
 def add_report(parser: argparse.ArgumentParser, verbose: str) -> None:
     """--report, -q and -v. `verbose`: what the last is for."""
     parser.add_argument(

@@ -4,7 +4,7 @@
 import argparse
 
 from mlockwipe.supervisor.options import Options
-from mlockwipe.verbs.parser import Verb, add_command, add_report, add_with_arguments, command_of
+from mlockwipe.verbs.parser import Verb, add_command, add_protection, add_report, add_with_arguments, command_of
 
 
 class Run(Verb):
@@ -22,16 +22,7 @@ class Run(Verb):
     )
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "--strict",
-            action="store_true",
-            help="refuse a lock with EPERM where its memory could not be wiped, instead of a warning",
-        )
-        parser.add_argument(
-            "--no-unmap",
-            action="store_true",
-            help="wipe at exit and exec only; munmap, mremap and brk run at full speed",
-        )
+        add_protection(parser)
         add_report(parser, "say what is attached and wiped")
         add_with_arguments(parser, "tell the command's arguments in the report, not the program alone")
         add_command(parser)

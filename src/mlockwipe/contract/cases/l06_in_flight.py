@@ -12,7 +12,7 @@ from mlockwipe.contract.case import KEPT, case
 from mlockwipe.contract.files import write
 from mlockwipe.contract.pattern import is_painted, is_zero, paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.contract.steps import grown_heap, open_ring, sleeping_threads
+from mlockwipe.contract.steps import grown_heap, open_ring, ring_with_buffers, sleeping_threads
 from mlockwipe.contract.task_states import state
 from mlockwipe.linux import aio, mm, mman
 from mlockwipe.suppress import suppress
@@ -207,11 +207,7 @@ def io_uring_munmap(program: Program) -> None:
 @case("L6", "registered-buffers", KEPT, "io_uring writes unmapped pages that it has been told to keep", shows=False)
 def registered_buffers(program: Program) -> None:
     at = program.secret()
-    ring = open_ring(program, 1)
-    try:
-        ring.register(at, SIZE)
-    except OSError as error:
-        program.cannot(f"buffers can't be registered: {error.strerror}")
+    ring = ring_with_buffers(program, at)
     mm.munmap(at, SIZE)
     fd = os.open("file", os.O_RDWR | os.O_CREAT, 0o600)
     program.check("the write", ring.write_registered(fd, at, SIZE), SIZE)

@@ -10,7 +10,7 @@ from mlockwipe.contract.files import write
 from mlockwipe.contract.foreign_abi import LOW, MLOCK, MUNMAP, X32_MLOCK, X32_MUNMAP, call_x32, i386
 from mlockwipe.contract.pattern import paint
 from mlockwipe.contract.program import PAGE, PAGES, PRIVATE, READ_WRITE, SIZE, Program, refused
-from mlockwipe.contract.steps import open_ring, write_protected
+from mlockwipe.contract.steps import ring_with_buffers, write_protected
 from mlockwipe.linux import mm, mman
 
 HALF = PAGES // 2
@@ -239,11 +239,7 @@ def compaction(program: Program) -> None:
 def registered_buffers(program: Program) -> None:
     at = program.secret()
     program.show(at)
-    ring = open_ring(program, 1)
-    try:
-        ring.register(at, SIZE)
-    except OSError as error:
-        program.cannot(f"buffers can't be registered: {error.strerror}")
+    ring = ring_with_buffers(program, at)
     mm.munmap(at, SIZE)
     ring.unregister()
     time.sleep(0.5)
