@@ -327,16 +327,12 @@ class AddressSpace:
         change = Change(added=under_way.change.removed)  # should the kernel not answer: rather too much
         try:
             try:
-                if not succeeded and isinstance(
-                    saved, in_flight.Aside
-                ):  # and locked again, before the kernel is asked
-                    self._bring_back(under_way)
+                if not succeeded:
+                    self._bring_back(under_way)  # and lock it again, before the kernel is asked what is locked
                 change = at_return(self.sensitive, call, under_way.change, result, self.state.mappings)
             finally:
                 self.sensitive.apply(change)
-            if not succeeded and isinstance(saved, Saved):
-                self._bring_back(under_way)
-            elif call.name == "process_madvise" and saved:
+            if succeeded and saved and call.name == "process_madvise":
                 for start, end in _left_out(under_way.places, result):
                     saved.bring_back(start, end)
             if under_way.lifted is not None and not succeeded:
