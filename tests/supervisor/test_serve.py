@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,13 +34,6 @@ from tests.support.serving import Service, serving
 def service() -> Iterator[Service]:
     with serving() as found:
         yield found
-
-
-def await_true(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 # -- the handing over -------------------------------------------------------------------------------------------
